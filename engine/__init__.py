@@ -1,0 +1,46 @@
+"""
+camrt explains image classifiers: any ONNX classifier goes in, class activation maps come out.
+
+::
+
+    load ---> Explainer.explain(images, method=, target=, layer=) ---> Explanation
+
+Gradients are nodes of the model's own graph; everything runs on ONNX Runtime. Public names are imported on first use,
+so that ``import camrt`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors
+    from .explainer import Explainer, load
+    from .explanation import Explanation
+    from .preprocess import Preprocess
+
+__all__ = ["Explainer", "Explanation", "Preprocess", "__version__", "errors", "load"]
+
+_HOMES = {
+    "Explainer": ".explainer",
+    "Explanation": ".explanation",
+    "Preprocess": ".preprocess",
+    "load": ".explainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name == "errors":
+        return import_module(".errors", __name__)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("camrt")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

@@ -1,0 +1,187 @@
+"""
+What the model says about a batch: logits, activations and gradients, each by the cheapest program that gives it.
+
+In: a prepared batch, layers and target columns. Out: one `Evidence` a column, and the callables that methods use to
+ask the model again. One column of plain class logits takes a single run of the gradient program; several columns, or
+other targets, run the model up to the layer once and its tail once a column; several layers run the seeded gradient
+program once a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import targets as target_table
+from .session import Sessions
+from .targets import Logit, Target
+
+__all__ = ["Evidence", "Question", "gather"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    A batch that the model is asked about.
+
+    Attributes
+    ----------
+    sessions : Sessions
+        The model.
+    layers : tuple of str
+        Layer names, in order.
+    x : ndarray
+        The prepared batch, first axis N.
+    """
+
+    sessions: Sessions
+    layers: tuple[str, ...]
+    x: Array
+
+    def features(self) -> dict[str, Array]:
+        """Run the model once for its logits and activations."""
+        return self.sessions.run("features", self.layers, {"x": self.x})
+
+    def activations(self, named: dict[str, Array]) -> tuple[Array, ...]:
+        """Return the activations of every layer from a run's outputs."""
+        return tuple(named[f"activations.{i}"] for i in range(len(self.layers)))
+
+    def gradients(self, named: dict[str, Array]) -> tuple[Array, ...]:
+        """Return the gradients of every layer from a run's outputs."""
+        return tuple(named[f"gradients.{i}"] for i in range(len(self.layers)))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    What is known of a batch for one target an image.
+
+    Attributes
+    ----------
+    logits : ndarray, shape (N, C)
+        Scores of the clean input.
+    target : ndarray of int64, shape (N,)
+        Class explained; -1 where the target is no single class.
+    values : ndarray of float32, shape (N,)
+        The target scalar itself.
+    acts : tuple of ndarray, shape (N, K, h, w)
+        Activations, one entry a layer.
+    grads : tuple of ndarray or None
+        Gradients of the target, one entry a layer; None where none were asked for.
+    gradients_at : callable
+        ``(x, layer index) -> (acts, grads)`` for the same targets at other inputs.
+    gradients_of : callable
+        ``(seed, layer index) -> grads`` for another cotangent at the same input.
+    """
+
+    logits: Array
+    target: Array
+    values: Array
+    acts: tuple[Array, ...]
+    grads: tuple[Array, ...] | None
+    gradients_at: Callable[[Array, int], tuple[Array, Array]]
+    gradients_of: Callable[[Array, int], Array]
+
+
+def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients: bool) -> list[Evidence]:
+    """
+    Ask the model about a batch.
+
+    Parameters
+    ----------
+    question : Question
+        The model, the layers and the batch.
+    columns : sequence of sequence of Target
+        T columns of N targets.
+    gradients : bool
+        Whether gradients are needed.
+
+    Returns
+    -------
+    list of Evidence
+        One a column.
+
+    Raises
+    ------
+    NumericError
+        If the model gives NaN or infinite logits.
+
+    Notes
+    -----
+    Cost: see the module's description.
+    """
+    if gradients and len(columns) == 1 and all(isinstance(target, Logit) for target in columns[0]):
+        return [_in_one_run(question, columns[0])]
+    named = question.features()
+    return [_from_features(question, named, column, gradients) for column in columns]
+
+
+def _in_one_run(question: Question, column: Sequence[Target]) -> Evidence:
+    """Use the gradient program: forward, seed and gradient in one graph."""
+    asked = np.array([-1 if target.index is None else target.index for target in column], np.int64)
+    named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": asked})
+    logits, target = named["logits"], named["target"]
+    values = logits[np.arange(len(logits)), target].astype(np.float32, copy=False)
+    return Evidence(
+        logits,
+        target,
+        values,
+        question.activations(named),
+        question.gradients(named),
+        _asker(question, column, logits),
+        _seeder(question, {}),
+    )
+
+
+def _from_features(question: Question, named: dict[str, Array], column: Sequence[Target], gradients: bool) -> Evidence:
+    """Use activations that are there already; gradients come through the tail, or a run of their own."""
+    logits, seeder = named["logits"], _seeder(question, named)
+    grads = None
+    if gradients:
+        grads = _propagate(question, named, target_table.seeds(column, logits).astype(logits.dtype, copy=False))
+    return Evidence(
+        logits,
+        target_table.class_indices(column, logits),
+        target_table.values(column, logits),
+        question.activations(named),
+        grads,
+        _asker(question, column, logits),
+        seeder,
+    )
+
+
+def _propagate(question: Question, named: dict[str, Array], seed: Array) -> tuple[Array, ...]:
+    """Carry a cotangent at the logits back to every layer."""
+    if len(question.layers) > 1:
+        return question.gradients(question.sessions.run("seeded_gradient", question.layers, {"x": question.x, "seed": seed}))
+    feeds = {name: array for name, array in named.items() if name.startswith(("activations.", "context."))}
+    return question.gradients(question.sessions.run("tail_gradient", question.layers, {**feeds, "seed": seed}))
+
+
+def _seeder(question: Question, named: dict[str, Array]) -> Callable[[Array, int], Array]:
+    """Return the callable that carries any cotangent back at the same input."""
+
+    def gradients_of(seed: Array, layer: int) -> Array:
+        known = named or question.features()
+        return _propagate(question, known, seed.astype(known["logits"].dtype, copy=False))[layer]
+
+    return gradients_of
+
+
+def _asker(question: Question, column: Sequence[Target], logits: Array) -> Callable[[Array, int], tuple[Array, Array]]:
+    """Return the callable that repeats the question for other inputs; the classes stay those of the clean input."""
+
+    def gradients_at(x: Array, layer: int) -> tuple[Array, Array]:
+        pinned = target_table.pin(column, logits)
+        (found,) = gather(Question(question.sessions, question.layers, x), [pinned], gradients=True)
+        if found.grads is None:
+            raise AssertionError("gradients were asked for")
+        return found.acts[layer], found.grads[layer]
+
+    return gradients_at

@@ -1,0 +1,630 @@
+"""
+The story of one request: pictures and targets go in, an `Explanation` comes out.
+
+::
+
+    images --prepare--> x --gather--> logits, activations, gradients --method--> raw map --pipeline--> heatmap
+                                        (evidence.py)                 (methods/)          (pipeline.py, fuse.py)
+
+An `Explainer` holds a model's sessions and settings and never changes: any number of threads may use it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camrt.export.bundle import Layer, Manifest, Source, read
+
+from . import targets as target_table
+from .errors import LayerError, MethodError, MissingExtraError, TargetError
+from .evidence import Evidence, Question, gather
+from .explanation import Explanation
+from .fuse import HEAT_FUSIONS, RAW_FUSIONS, fuse_layers
+from .image import prepare
+from .labels import load_labels
+from .methods import Method, resolve, validate
+from .methods.raw import raw_map
+from .pipeline import PIPELINES
+from .preprocess import Preprocess
+from .presets import guess, preset
+from .session import Sessions, parse_providers
+from .targets import Target
+
+__all__ = ["Explainer", "load"]
+
+Array = npt.NDArray[Any]
+
+BATCH = 32  # images a run; ResNet-50's activations and gradients then stay below 1 GB
+TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything about a request but its pictures, checked."""
+
+    method: Method
+    variant: str
+    options: Mapping[str, object]
+    layers: tuple[Layer, ...]
+    pipeline: str
+    fuse: str
+    eigen_smooth: bool
+    size: tuple[int, int]
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the method reads gradients at all; the linear head's weights are read from them too."""
+        return bool({"grads", "head"} & set(self.method.needs))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the layers' names."""
+        return tuple(layer.name for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Maps of one target an image: raw by layer, heatmap, flags."""
+
+    evidence: Evidence
+    raws: tuple[Array, ...]
+    heat: Array
+    degenerate: Array
+    flags: Mapping[str, Array]
+
+
+def load(
+    source: str | Path | bytes,
+    *,
+    layer: str | None = None,
+    providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+    preprocess: str | Mapping[str, Any] | Preprocess | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    precision: str = "float32",
+    output: str | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int | None = None,
+) -> Explainer:
+    """
+    Open a classifier for explaining.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        An ``.onnx`` file, its bytes, or a bundle folder.
+    layer : str, optional
+        Where maps are made unless a call says otherwise: a tensor, node or module path.
+    providers : str or sequence, optional
+        Execution providers in order, for example ``"cuda,cpu"``; the CPU unless told otherwise.
+    preprocess : str, mapping or Preprocess, optional
+        A preset (imagenet, caffe, tf, raw, half, cifar10) or its fields; without it the manifest's, the file's own
+        metadata, or a guess that `Explainer.preprocess_reason` explains.
+    labels : str, Path or sequence of str, optional
+        Class names, or a .txt, .json or .csv file of them.
+    precision : {"float32"}, default "float32"
+        The precision the programs run in; others are refused rather than approximated.
+    output : str, optional
+        The output that holds the scores, for a raw model with several.
+    size : tuple of int, optional
+        ``(H, W)`` for a raw model that leaves them open.
+    threads : int, optional
+        Threads within one run; ONNX Runtime decides when None.
+
+    Returns
+    -------
+    Explainer
+        Immutable, thread-safe; sessions open on first use.
+
+    Raises
+    ------
+    ModelError
+        If the file is not a classifier that can be read.
+    BundleError
+        If the bundle is incomplete or altered.
+    ProviderError
+        If a provider is not one.
+    MissingExtraError
+        If a raw model is given and the extra ``export`` is not installed.
+
+    Examples
+    --------
+    >>> explainer = load("resnet50.onnx", providers="cpu")  # doctest: +SKIP
+    """
+    if precision != "float32":
+        raise MethodError(f"precision must be 'float32'; got {precision!r}: export the model in that precision instead")
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        opened: Source = read(source)
+        metadata: Mapping[str, str] = {}
+    else:
+        opened, metadata = _open_raw(source, output, size)
+    manifest = opened.manifest
+    names = _labels(labels, manifest, metadata)
+    chosen, reason = _preprocess(preprocess, manifest, metadata)
+    return Explainer(
+        Sessions(opened, parse_providers(providers), threads),
+        chosen,
+        names,
+        layer=None if layer is None else opened.resolve(layer),
+        preprocess_reason=reason,
+    )
+
+
+def _open_raw(source: str | Path | bytes, output: str | None, size: tuple[int, int] | None) -> tuple[Source, Mapping[str, str]]:
+    """Build programs in memory; the only place where the engine needs the exporter."""
+    try:
+        from camrt.export.live import open_model
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("camrt"):
+            raise
+        raise MissingExtraError(
+            f"{error.name} is needed to read a raw .onnx file: pip install 'camrt[export]', or give a prepared bundle"
+        ) from error
+    live = open_model(source, output=output, size=size)
+    return live, live.classifier.metadata
+
+
+def _labels(
+    labels: str | Path | Sequence[str] | None, manifest: Manifest, metadata: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return class names: the caller's, the manifest's, or the file's own."""
+    if labels is not None:
+        names = load_labels(labels)
+        if len(names) != manifest.classes:
+            raise TargetError(f"{manifest.classes} labels were wanted, one a class; {len(names)} were given")
+        return names
+    if manifest.labels:
+        return manifest.labels
+    if "labels" in metadata:
+        names = load_labels(metadata["labels"].encode())
+        return names if len(names) == manifest.classes else ()
+    return ()
+
+
+def _preprocess(
+    given: str | Mapping[str, Any] | Preprocess | None, manifest: Manifest, metadata: Mapping[str, str]
+) -> tuple[Preprocess, str]:
+    """Return how pictures become inputs, and who said so."""
+    shape, dtype = manifest.input["shape"], manifest.input["dtype"]
+    if isinstance(given, Preprocess):
+        return given, "given by the caller"
+    if isinstance(given, str):
+        layout, size, channels = _geometry(shape)
+        return preset(given, size=size, layout=layout, channels=channels, dtype=dtype), "given by the caller"
+    if given is not None:
+        return Preprocess.from_dict(given), "given by the caller"
+    if manifest.preprocess is not None:
+        return Preprocess.from_dict(manifest.preprocess), "kept in the bundle"
+    return guess(shape, dtype, manifest.model["producer"], metadata)
+
+
+def _geometry(shape: Sequence[int | str]) -> tuple[str, tuple[int, int], int]:
+    """Read layout, size and channels off an input's shape."""
+    _, a, b, c = (d if isinstance(d, int) else 0 for d in shape)
+    return ("nhwc", (a, b), c) if c in (1, 3, 4) and a not in (1, 3, 4) else ("nchw", (b, c), a)
+
+
+class Explainer:
+    """
+    A classifier, ready to explain; made by `camrt.load`.
+
+    Parameters
+    ----------
+    sessions : Sessions
+        The model's programs.
+    preprocess : Preprocess
+        How pictures become inputs.
+    labels : tuple of str
+        Class names, or empty.
+    layer : Layer, optional
+        The default layer, in place of the manifest's.
+    preprocess_reason : str
+        Where `preprocess` comes from.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        preprocess: Preprocess,
+        labels: tuple[str, ...] = (),
+        *,
+        layer: Layer | None = None,
+        preprocess_reason: str = "",
+    ) -> None:
+        self._sessions = sessions
+        self._layer = layer
+        self.preprocess = preprocess
+        self.preprocess_reason = preprocess_reason
+        self.labels = labels
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of the model."""
+        return self._sessions.source.manifest
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Return every tensor that can be explained, the default marked, in graph order."""
+        if self._layer is None:
+            return self.manifest.layers
+        return tuple(replace(layer, default=layer.name == self._layer.name) for layer in self.manifest.layers)
+
+    def explain(
+        self,
+        images: Any,
+        *,
+        method: str = "gradcam",
+        target: Any = None,
+        layer: str | Sequence[str] | None = None,
+        variant: str | None = None,
+        options: Mapping[str, object] | None = None,
+        pipeline: str = "camrt",
+        fuse: str | None = None,
+        eigen_smooth: bool = False,
+        tta: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Explanation:
+        """
+        Explain pictures.
+
+        Parameters
+        ----------
+        images : path, bytes, PIL image, ndarray or list of those
+            Pictures; a float array in the model's own layout is taken as prepared.
+        method : str, default "gradcam"
+            A method id or alias; `camrt.methods` lists them.
+        target : optional
+            None for the predicted class; a class index, a label, a target object of `camrt.targets`; a list of those
+            for several targets an image; an (N, T) array.
+        layer : str or sequence of str, optional
+            A tensor, node or module path; several are fused.
+        variant : str, optional
+            One of the method's variants.
+        options : mapping, optional
+            The method's options, for example ``{"n": 10}``.
+        pipeline : {"camrt", "pytorch-grad-cam", "torchcam"}, default "camrt"
+            The order of ReLU, scaling and resize.
+        fuse : {"mean", "max", "product"}, optional
+            How maps of several layers are joined; the method's own way unless told otherwise.
+        eigen_smooth : bool, default False
+            Replace the sum over channels by the leading component of the weighted activations.
+        tta : bool, default False
+            Average six runs: plain and mirrored, each at 0.9, 1.0 and 1.1 times the input.
+        progress : callable, optional
+            Called with (images done, images in all) after every batch.
+
+        Returns
+        -------
+        Explanation
+            Logits, raw maps, heatmaps, flags and provenance.
+
+        Raises
+        ------
+        ImageError, TargetError, LayerError, MethodError
+            If an argument does not fit; each says what to give instead.
+        NumericError
+            If a map holds NaN or infinity.
+
+        Notes
+        -----
+        Cost: METHODS lists each method's work; a gradient method on one target takes one run of little more than a
+        forward. Images beyond `BATCH` are run in batches of that size; results do not depend on it.
+        """
+        plan = self._plan(method, variant, options, layer, pipeline, fuse, eigen_smooth)
+        prepared = prepare(images, self.preprocess)
+        x = prepared.x
+        table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
+        run = partial(self._augmented, plan) if tta else partial(self._columns, plan)
+        chunks: list[list[_Column]] = []
+        for start in range(0, len(x), BATCH):
+            rows = slice(start, start + BATCH)
+            chunks.append(run(x[rows], [list(column) for column in zip(*table[rows], strict=True)]))
+            if progress is not None:
+                progress(min(start + BATCH, len(x)), len(x))
+        return self._result(plan, chunks, prepared.pictures, prepared.names, tta)
+
+    def logits(self, images: Any) -> npt.NDArray[np.float32]:
+        """
+        Return the model's scores.
+
+        Parameters
+        ----------
+        images : as in `explain`
+            N pictures.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, C)
+            The scores before any softmax.
+        """
+        x = prepare(images, self.preprocess).x
+        parts = [self._sessions.run("forward", (), {"x": x[i : i + BATCH]})["logits"] for i in range(0, len(x), BATCH)]
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+    def activations(self, images: Any, *, layer: str | Sequence[str] | None = None) -> dict[str, Array]:
+        """
+        Return a layer's values.
+
+        Parameters
+        ----------
+        images : as in `explain`
+            N pictures.
+        layer : str or sequence of str, optional
+            Layers; the default one when None.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (N, K, h, w)
+            By layer name.
+        """
+        layers = self._resolve(layer)
+        named = [
+            self._sessions.run("features", layers, {"x": part}) for part in _parts(prepare(images, self.preprocess).x)
+        ]
+        return _by_layer(layers, "activations", named)
+
+    def gradients(self, images: Any, target: Any = None, *, layer: str | Sequence[str] | None = None) -> dict[str, Array]:
+        """
+        Return the gradient of the target at a layer.
+
+        Parameters
+        ----------
+        images : as in `explain`
+            N pictures.
+        target : as in `explain`
+            One target an image.
+        layer : str or sequence of str, optional
+            Layers; the default one when None.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (N, K, h, w)
+            d target / d activation, by layer name.
+        """
+        layers, x = self._resolve(layer), prepare(images, self.preprocess).x
+        column = self._one_column(target, len(x))
+        found = []
+        for start, part in enumerate(_parts(x)):
+            rows = column[start * BATCH : start * BATCH + len(part)]
+            (evidence,) = gather(Question(self._sessions, layers, part), [rows], gradients=True)
+            found.append({f"gradients.{i}": g for i, g in enumerate(evidence.grads or ())})
+        return _by_layer(layers, "gradients", found)
+
+    def input_gradient(self, images: Any, target: Any = None) -> Array:
+        """
+        Return the gradient of the target at the model's input.
+
+        Parameters
+        ----------
+        images : as in `explain`
+            N pictures.
+        target : as in `explain`
+            One target an image.
+
+        Returns
+        -------
+        ndarray, shape of the prepared input
+            d target / d x.
+
+        Notes
+        -----
+        Cost: one forward and one backward pass; another forward for targets that depend on the logits.
+        """
+        x = prepare(images, self.preprocess).x
+        column = self._one_column(target, len(x))
+        parts = []
+        for start, part in enumerate(_parts(x)):
+            rows = column[start * BATCH : start * BATCH + len(part)]
+            logits = np.zeros((len(part), self.manifest.classes), np.float32)
+            if not all(isinstance(t, target_table.Logit) and t.index is not None for t in rows):
+                logits = self._sessions.run("forward", (), {"x": part})["logits"]
+            seed = target_table.seeds(rows, logits).astype(logits.dtype, copy=False)
+            parts.append(self._sessions.run("input_gradient", (), {"x": part, "seed": seed})["input_gradient"])
+        return np.concatenate(parts)
+
+    # one request, step by step -----------------------------------------------------------------------------------
+
+    def _plan(
+        self,
+        name: str,
+        variant: str | None,
+        options: Mapping[str, object] | None,
+        layer: str | Sequence[str] | None,
+        pipeline: str,
+        fuse: str | None,
+        eigen_smooth: bool,
+    ) -> _Plan:
+        """Check everything that does not depend on the pictures."""
+        method = resolve(name)
+        chosen, full = validate(method, variant, options)
+        if pipeline not in PIPELINES:
+            raise MethodError(f"pipeline must be one of {', '.join(PIPELINES)}; got {pipeline!r}")
+        joined = fuse or method.fuse_of(chosen)
+        if joined not in HEAT_FUSIONS and joined not in RAW_FUSIONS:
+            raise MethodError(f"fuse must be one of {', '.join(HEAT_FUSIONS)}; got {fuse!r}")
+        names = self._resolve(layer)
+        layers = tuple(next(item for item in self.layers if item.name == n) for n in names)
+        if "head" in method.needs:
+            for item in layers:
+                if item.name not in self.manifest.linear_layers:
+                    raise LayerError(
+                        f"{method.id} needs global average pooling and one linear layer between the layer and the logits; "
+                        f"{item.name!r} has more: use gradcam, which generalises it"
+                        + (f", or layer {self.manifest.linear_layers[0]!r}" if self.manifest.linear_layers else "")
+                    )
+        _, size, _ = _geometry(self.manifest.input["shape"])
+        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size)
+
+    def _resolve(self, layer: str | Sequence[str] | None) -> tuple[str, ...]:
+        """Return layer names, each once, the shallowest first."""
+        if layer is None:
+            return (next(item for item in self.layers if item.default).name,)
+        given = [layer] if isinstance(layer, str) else list(layer)
+        if not given:
+            raise LayerError("at least one layer was wanted; an empty list came")
+        chosen = {self._sessions.source.resolve(name).name for name in given}
+        return tuple(item.name for item in self.layers if item.name in chosen)
+
+    def _one_column(self, target: Any, n: int) -> list[Target]:
+        """Parse a target of which there may be only one an image."""
+        table = target_table.parse(target, n_images=n, n_classes=self.manifest.classes, labels=self.labels)
+        if any(len(row) != 1 for row in table):
+            raise TargetError(f"one target an image was wanted here; {len(table[0])} were given")
+        return [row[0] for row in table]
+
+    def _columns(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
+        """Make the maps of one batch, one column a target."""
+        question = Question(self._sessions, plan.names, x)
+        found = gather(question, columns, gradients=plan.needs_gradients)
+        if plan.method.class_free:
+            first = self._column(plan, x, found[0])
+            return [first, *(replace(first, evidence=evidence) for evidence in found[1:])]
+        return [self._column(plan, x, evidence) for evidence in found]
+
+    def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:
+        """Run the method at every layer, finish each map, and fuse them."""
+        raws: list[Array] = []
+        flags: dict[str, Array] = {}
+        gives = "map"
+        for index, layer in enumerate(plan.layers):
+            made = raw_map(
+                plan.method,
+                self._offer(plan, x, evidence, index),
+                variant=plan.variant,
+                options=plan.options,
+                layer=layer.name,
+                eigen_smooth=plan.eigen_smooth,
+            )
+            raws.append(made.array)
+            gives = made.gives or gives
+            for name, flag in made.flags.items():
+                flags[name] = flag if name not in flags else np.maximum(flags[name], flag)
+        if gives == "heatmap":  # a finished map; it does not depend on the layer
+            return _Column(evidence, tuple(raws), raws[0], np.zeros(len(x), bool), flags)
+        relu = plan.method.relu_of(plan.variant)
+        extra = {name: value for name, value in plan.options.items() if name in plan.method.fusion_options}
+        heat, degenerate = fuse_layers(
+            raws, plan.size, PIPELINES[plan.pipeline], how=plan.fuse, relu=relu, options=extra
+        )
+        return _Column(evidence, tuple(raws), heat, degenerate, flags)
+
+    def _offer(self, plan: _Plan, x: Array, evidence: Evidence, index: int) -> dict[str, object]:
+        """Lay out what the method may read, by the names of `camrt.methods.table.EVIDENCE`."""
+        grads = None if evidence.grads is None else evidence.grads[index]
+        return {
+            "acts": evidence.acts[index],
+            "grads": grads,
+            "head": None if grads is None else grads.sum(axis=(2, 3)),  # GAP + linear: d s_c / d A_k(u) = W_ck / Z
+            "logits": evidence.logits,
+            "target": evidence.target,
+            "ids": _ids(x) if "ids" in plan.method.needs else None,
+            "size": plan.size,
+            "x": x,
+            "gradients_at": partial(_swap, evidence.gradients_at, index),
+            "gradients_of": partial(_swap, evidence.gradients_of, index),
+        }
+
+    def _augmented(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
+        """Average the maps of mirrored and brightened inputs; the classes stay those of the clean input."""
+        if not np.issubdtype(x.dtype, np.floating):
+            raise MethodError(f"tta scales the input and needs a floating-point model; this one takes {x.dtype}")
+        logits = self._sessions.run("forward", (), {"x": x})["logits"]
+        pinned = [target_table.pin(column, logits) for column in columns]
+        width = 2 if self.preprocess.layout == "nhwc" else 3
+        clean = self._columns(plan, x, pinned)
+        sums = [(np.zeros_like(c.heat), [np.zeros_like(r) for r in c.raws]) for c in clean]
+        flat = [np.ones_like(c.degenerate) for c in clean]
+        for mirrored in (False, True):
+            for gain in TTA_GAINS:
+                moved = (np.flip(x, width) if mirrored else x) * np.asarray(gain, x.dtype)
+                for place, column in enumerate(self._columns(plan, moved, pinned)):
+                    sums[place][0][:] += np.flip(column.heat, 2) if mirrored else column.heat
+                    for total, raw in zip(sums[place][1], column.raws, strict=True):
+                        total += np.flip(raw, 2) if mirrored else raw
+                    flat[place] &= column.degenerate
+        n = 2 * len(TTA_GAINS)
+        return [
+            replace(column, heat=heat / n, raws=tuple(raw / n for raw in raws), degenerate=gone)
+            for column, (heat, raws), gone in zip(clean, sums, flat, strict=True)
+        ]
+
+    def _result(
+        self, plan: _Plan, chunks: Sequence[Sequence[_Column]], pictures: Any, names: Any, tta: bool
+    ) -> Explanation:
+        """Put the batches together: axis 0 images, axis 1 targets."""
+
+        def join(pick: Callable[[_Column], Array]) -> Array:
+            return np.concatenate([np.stack([pick(column) for column in chunk], axis=1) for chunk in chunks])
+
+        indices = join(lambda c: c.evidence.target)
+        flag_names = sorted({name for chunk in chunks for column in chunk for name in column.flags})
+        raws = [join(lambda c, i=i: c.raws[i]) for i in range(len(plan.layers))]  # type: ignore[misc]
+        return Explanation(
+            logits=np.concatenate([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
+            targets=indices,
+            values=join(lambda c: c.evidence.values),
+            labels=[tuple(self._name(int(i)) for i in row) for row in indices],
+            raw=raws[-1],
+            layer_raws=dict(zip(plan.names, raws, strict=True)),
+            heatmaps=join(lambda c: c.heat).astype(np.float32, copy=False),
+            degenerate=join(lambda c: c.degenerate),
+            flags={name: join(lambda c, n=name: c.flags[n]) for name in flag_names},  # type: ignore[misc]
+            method=plan.method.id,
+            variant=plan.variant,
+            options=dict(plan.options),
+            layers=plan.names,
+            pipeline=plan.pipeline,
+            pictures=pictures,
+            names=names,
+            provenance=self._provenance(plan, tta),
+        )
+
+    def _name(self, index: int) -> str:
+        """Return a class's label, or its number."""
+        if index < 0:
+            return "vector"
+        return self.labels[index] if self.labels else f"class {index}"
+
+    def _provenance(self, plan: _Plan, tta: bool) -> dict[str, Any]:
+        """Say what made a result, so that it can be made again."""
+        from importlib.metadata import version
+
+        return {
+            "model": self.manifest.model,
+            "camrt": version("camrt"),
+            "numpy": np.__version__,
+            "providers": [p.name for p in self._sessions.providers],
+            "preprocess": self.preprocess.to_dict(),
+            "fuse": plan.fuse if len(plan.layers) > 1 else None,
+            "eigen_smooth": plan.eigen_smooth,
+            "tta": tta,
+        }
+
+
+def _swap(function: Callable[[Array, int], Any], index: int, array: Array) -> Any:
+    """Call `function` with the layer's index as its second argument."""
+    return function(array, index)
+
+
+def _ids(x: Array) -> npt.NDArray[np.uint64]:
+    """Return a content hash of each image, so that seeded noise depends on the picture and not on its neighbours."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in x]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _parts(x: Array) -> Iterator[Array]:
+    """Cut a batch into pieces of at most `BATCH`."""
+    for start in range(0, len(x), BATCH):
+        yield x[start : start + BATCH]
+
+
+def _by_layer(layers: Sequence[str], kind: str, named: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Join the outputs of several runs by layer name."""
+    return {name: np.concatenate([part[f"{kind}.{i}"] for part in named]) for i, name in enumerate(layers)}

@@ -1,0 +1,82 @@
+"""
+The one switch between NumPy and CuPy for the methods, and two questions asked of activations.
+
+Methods take arrays of either kind and answer in the kind and the type they were given: float32 in production, float64
+in golden tests. Only the functions here look at where an array lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from camrt.kernels import Array, is_cupy
+
+__all__ = ["Array", "has_negative", "namespace", "total"]
+
+
+def namespace(array: Array) -> Any:
+    """
+    Return the module whose functions fit an array.
+
+    Parameters
+    ----------
+    array : ndarray
+        A NumPy or CuPy array.
+
+    Returns
+    -------
+    module
+        `cupy` for an array on a CUDA device, `numpy` for any other.
+
+    Examples
+    --------
+    >>> namespace(np.zeros(3)).__name__
+    'numpy'
+    """
+    if is_cupy(array):
+        import cupy
+
+        return cupy
+    return np
+
+
+def has_negative(acts: Array) -> Array:
+    """
+    Tell which images have a negative activation.
+
+    Parameters
+    ----------
+    acts : ndarray of float, shape (N, K, h, w)
+        Activations of one layer.
+
+    Returns
+    -------
+    ndarray of bool, shape (N,)
+        True where a method that assumes ``A >= 0`` loses its justification.
+
+    Notes
+    -----
+    Cost: one pass over `acts`.
+    """
+    signed: Array = acts.min(axis=(1, 2, 3)) < 0
+    return signed
+
+
+def total(array: Array) -> Array:
+    """
+    Sum over positions and keep the axes.
+
+    Parameters
+    ----------
+    array : ndarray of float, shape (N, K, h, w)
+        Activations, gradients or a product of both.
+
+    Returns
+    -------
+    ndarray of float, shape (N, K, 1, 1)
+        The sum over h and w, ready to be combined with `array` again.
+    """
+    summed: Array = array.sum(axis=(2, 3), keepdims=True)
+    return summed

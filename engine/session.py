@@ -1,0 +1,250 @@
+"""
+One ONNX Runtime session: a program on the providers that were asked for, and on no others.
+
+In: a `Program` and a provider list. Out: named arrays. ONNX Runtime falls back to the CPU silently when a provider
+cannot load; here that is an error, always (the providers of the finished session are compared with the request).
+Sessions are opened on first use and shared by all threads: ``run`` keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camrt.export.bundle import Program, Source
+
+from .errors import MissingExtraError, NumericError, ProviderError
+
+__all__ = ["Provider", "Session", "Sessions", "parse_providers"]
+
+Array = npt.NDArray[Any]
+
+_ALIASES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider and its options, as ONNX Runtime wants them."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_providers(providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None) -> tuple[Provider, ...]:
+    """
+    Read a provider list.
+
+    Parameters
+    ----------
+    providers : str, sequence or None
+        ``"cuda,cpu"``, ``["cuda", "cpu"]``, ``[("CUDAExecutionProvider", {"device_id": 1})]``; None is the CPU.
+        Short names are cpu, cuda, tensorrt (untested by this project) and openvino.
+
+    Returns
+    -------
+    tuple of Provider
+        In order of preference, each once.
+
+    Raises
+    ------
+    ProviderError
+        If the list is empty, or an entry is not a name with options.
+
+    Examples
+    --------
+    >>> [p.name for p in parse_providers("cpu")]
+    ['CPUExecutionProvider']
+    """
+    if providers is None:
+        providers = ["cpu"]
+    items = [p.strip() for p in providers.split(",") if p.strip()] if isinstance(providers, str) else list(providers)
+    parsed: dict[str, Provider] = {}
+    for item in items:
+        name, options = (item, {}) if isinstance(item, str) else (item if len(item) == 2 else ("", {}))
+        if not isinstance(name, str) or not name or not isinstance(options, Mapping):
+            raise ProviderError(f"a provider is a name or (name, options), {item!r} came")
+        full = _ALIASES.get(name.lower(), name)
+        parsed[full] = Provider(full, {str(k): str(v) for k, v in options.items()})
+    if not parsed:
+        raise ProviderError(f"at least one execution provider was wanted: {', '.join(_ALIASES)}; an empty list came")
+    return tuple(parsed.values())
+
+
+def _runtime() -> Any:
+    """Import ONNX Runtime, or say which extra brings it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "ONNX Runtime is not installed: pip install 'camrt[cpu]' (or 'camrt[gpu]' for NVIDIA, never both)"
+        ) from error
+    return onnxruntime
+
+
+class Session:
+    """
+    A program, loaded.
+
+    Parameters
+    ----------
+    program : Program
+        The graph: bytes, or a file whose weights lie beside it.
+    providers : tuple of Provider
+        As `parse_providers` gives them.
+    threads : int, optional
+        Threads within one run; None leaves it to ONNX Runtime (the physical cores).
+
+    Raises
+    ------
+    MissingExtraError
+        If ONNX Runtime is not installed.
+    ProviderError
+        If a provider that was asked for is not available or did not take the model.
+    """
+
+    def __init__(self, program: Program, providers: tuple[Provider, ...], threads: int | None = None) -> None:
+        ort = _runtime()
+        self.program = program
+        available = ort.get_available_providers()
+        lacking = [p.name for p in providers if p.name not in available]
+        if lacking:
+            raise ProviderError(
+                f"execution provider {lacking[0]} was asked for; this ONNX Runtime {ort.__version__} has "
+                f"{', '.join(available)}: install the extra that brings it (gpu, openvino), or ask for cpu"
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False  # a pattern is planned a batch size, and kept: memory would grow with each
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads is None else "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        model = program.model if isinstance(program.model, bytes) else str(program.model)
+        asked = [p.name for p in providers]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the check below says the same as an error
+                self._session = ort.InferenceSession(
+                    model, options, providers=asked, provider_options=[dict(p.options) for p in providers], enable_fallback=0
+                )
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare and pybind errors alike
+            detail = " ".join(str(error).split())[:240]
+            raise ProviderError(f"{', '.join(asked)} cannot run the {program.kind} program: {detail}") from error
+        self.providers = tuple(self._session.get_providers())
+        missing = [name for name in asked if name not in self.providers]
+        if missing:
+            raise ProviderError(
+                f"{missing[0]} was asked for, ONNX Runtime fell back to {', '.join(self.providers)}: its libraries do not "
+                "load here; install the extra that brings them (gpu, openvino), or ask for cpu"
+            )
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """
+        Run the program once.
+
+        Parameters
+        ----------
+        feeds : mapping of str to ndarray
+            Every input of the program, C-contiguous or not.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Every output, by name.
+
+        Raises
+        ------
+        ProviderError
+            If ONNX Runtime fails; out of memory included.
+        """
+        try:
+            outputs = self._session.run(None, {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs})
+        except Exception as error:  # noqa: BLE001 - see above
+            detail = " ".join(str(error).split())[:240]
+            raise ProviderError(f"the {self.program.kind} program failed on {self.providers[0]}: {detail}") from error
+        return dict(zip(self.program.outputs, outputs, strict=True))
+
+
+class Sessions:
+    """
+    The sessions of one model, each opened when it is first needed.
+
+    Parameters
+    ----------
+    source : Source
+        Where programs come from.
+    providers : tuple of Provider
+        As `parse_providers` gives them.
+    threads : int, optional
+        As in `Session`.
+    """
+
+    def __init__(self, source: Source, providers: tuple[Provider, ...], threads: int | None = None) -> None:
+        self.source = source
+        self.providers = providers
+        self._threads = threads
+        self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
+        self._lock = threading.Lock()
+
+    def run(self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """
+        Run one program, in chunks where the model has a fixed batch.
+
+        Parameters
+        ----------
+        kind : str
+            The program, as in `camrt.export.bundle.Program`.
+        layers : sequence of str
+            Its layers.
+        feeds : mapping of str to ndarray
+            Its inputs; the first axis of each is the batch.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Its outputs for the whole batch.
+
+        Raises
+        ------
+        NumericError
+            If the logits hold NaN or infinity.
+        """
+        session = self._session(kind, tuple(layers))
+        batch = self.source.manifest.batch
+        named = session.run(feeds) if batch is None else _run_chunks(session, feeds, batch)
+        logits = named.get("logits")
+        if logits is not None and not np.isfinite(logits).all():
+            bad = sorted({int(i) for i in np.argwhere(~np.isfinite(logits))[:, 0]})
+            raise NumericError(f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range")
+        return named
+
+    def _session(self, kind: str, layers: tuple[str, ...]) -> Session:
+        """Return the session of one program, opening it the first time."""
+        key = (kind, layers)
+        found = self._open.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            if key not in self._open:
+                self._open[key] = Session(self.source.program(kind, layers), self.providers, self._threads)
+            return self._open[key]
+
+
+def _run_chunks(session: Session, feeds: Mapping[str, Array], size: int) -> dict[str, Array]:
+    """Run a fixed-batch program over a batch of any length; the last chunk is filled up with its own last row."""
+    n = len(next(iter(feeds.values())))
+    pieces: list[dict[str, Array]] = []
+    for start in range(0, n, size):
+        rows = np.minimum(np.arange(start, start + size), n - 1)
+        pieces.append({k: v[: n - start] for k, v in session.run({k: v[rows] for k, v in feeds.items()}).items()})
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

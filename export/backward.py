@@ -1,0 +1,129 @@
+"""
+The reverse sweep: cotangents at some tensors become gradients at others, as nodes of the same graph.
+
+Nothing here knows an operator: what each passes back is the rule table's. The sweep walks the nodes between the
+tensors asked for and the starting ones from last to first, adds up cotangents that meet at one tensor, undoes
+broadcasting, and leaves branches alone that no cotangent reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import onnx_ir as ir
+
+from camrt.errors import MissingRuleError
+
+from .vjp.emit import Emit, dims
+from .vjp.table import Rule, missing, op_key
+
+__all__ = ["between", "downstream", "sweep", "upstream"]
+
+
+def downstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
+    """Return `values` and everything computed from them."""
+    reached = set(values)
+    for node in graph:
+        if any(value in reached for value in node.inputs if value is not None):
+            reached.update(node.outputs)
+    return reached
+
+
+def upstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
+    """Return `values` and everything they are computed from."""
+    needed = set(values)
+    for node in reversed(graph):
+        if any(value in needed for value in node.outputs):
+            needed.update(value for value in node.inputs if value is not None)
+    return needed
+
+
+def between(graph: ir.Graph, first: Collection[ir.Value], last: Collection[ir.Value]) -> list[ir.Node]:
+    """
+    Return the nodes on a path from `first` to `last`, in graph order.
+
+    A node that makes a value of `first` is left out, unless another value of `first` lies before it.
+    """
+    down, up = downstream(graph, first), upstream(graph, last)
+    return [
+        node
+        for node in graph
+        if any(value in down for value in node.inputs if value is not None) and any(value in up for value in node.outputs)
+    ]
+
+
+def sweep(
+    graph: ir.Graph,
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
+    *,
+    prefix: str = "grad",
+) -> list[ir.Value | None]:
+    """
+    Append to `graph` the nodes that carry the cotangents `seeds` back to `wanted`.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        Topologically sorted; every value on the way has a shape and an element type.
+    seeds : mapping of Value to Value
+        The cotangent at each starting value.
+    wanted : sequence of Value
+        Where gradients are asked for.
+    rules : mapping of str to Rule
+        The rule of each operator, by `op_key`.
+    prefix : str, default "grad"
+        Starts the names of the nodes that are added.
+
+    Returns
+    -------
+    list of Value or None
+        The gradient at each of `wanted`; None where no path leads back to it.
+
+    Raises
+    ------
+    MissingRuleError
+        If an operator on the way has no rule; named with its node and the path to the logits.
+    """
+    path = between(graph, wanted, list(seeds))
+    lacking = missing(path, rules)
+    if lacking:
+        raise MissingRuleError(_explain(lacking[0], path, {op_key(node) for node in lacking}))
+    e = Emit(graph, prefix)
+    alive = downstream(graph, wanted)
+    cotangents: dict[ir.Value, ir.Value] = dict(seeds)
+    for node in reversed(path):
+        incoming = [cotangents.get(value) for value in node.outputs]
+        if all(g is None for g in incoming):
+            continue
+        rule = rules[op_key(node)]
+        outgoing = rule(e, node, incoming)
+        if len(outgoing) != len(node.inputs):
+            raise AssertionError(f"the rule of {op_key(node)} gives {len(outgoing)} cotangents for {len(node.inputs)} inputs")
+        for value, g in zip(node.inputs, outgoing, strict=True):
+            if value is None or g is None or value not in alive:
+                continue
+            if rule.broadcasts:
+                g = e.sum_to(g, dims(node.outputs[0]), value)
+            if value in cotangents:
+                g = e.Add(cotangents[value], g)
+            g.shape, g.dtype = value.shape, value.dtype
+            cotangents[value] = g
+    return [cotangents.get(value) for value in wanted]
+
+
+def _explain(node: ir.Node, path: Sequence[ir.Node], lacking: Collection[str]) -> str:
+    """Say which operator lacks a rule, where it stands, and what follows it on the way to the logits."""
+    after, value = [], node.outputs[0]
+    for later in path[list(path).index(node) + 1 :]:
+        if value in later.inputs:
+            after.append(later.op_type)
+            value = later.outputs[0]
+    shown = after if len(after) <= 8 else [*after[:4], "...", *after[-3:]]
+    also = "" if len(lacking) == 1 else f" (also without a rule: {', '.join(sorted(set(lacking) - {op_key(node)}))})"
+    return (
+        f"operator {op_key(node)} at node {node.name!r} has no gradient rule{also}; it lies on the path to the logits: "
+        f"{' -> '.join([node.op_type, *shown, 'logits'])}; choose a later layer, or a method that needs no gradient "
+        "(eigencam, lafam)"
+    )

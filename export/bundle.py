@@ -1,0 +1,391 @@
+"""
+Bundles: a model's programs, their one shared weights file and a manifest, in one folder.
+
+This module knows the file format and nothing of ONNX, so that the engine reads a prepared bundle with the standard
+library alone. Writing goes to a temporary folder beside the target, which is renamed when it is complete.
+
+::
+
+    bundle/
+      manifest.json      what the model is, its layers and programs, how it was verified; hashes of every other file
+      weights.bin        every weight once, whichever program uses it
+      forward.onnx ...   one graph a purpose
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from camrt.errors import BundleError, OutputError
+
+__all__ = ["SCHEMA", "Bundle", "Layer", "Manifest", "Program", "Source", "read", "write"]
+
+SCHEMA = 1  # raised when a reader of the old format would misunderstand the new one
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """
+    A tensor of the model that a class activation map can be made of.
+
+    Attributes
+    ----------
+    name : str
+        The tensor's name: what results report.
+    node : str
+        The node that makes it.
+    op : str
+        That node's operator.
+    module : str
+        Its torch-style module path, or ``""``.
+    shape : tuple of int or str
+        The tensor's own shape, the batch as ``"N"``.
+    layout : {"nchw", "nhwc", "tokens"}
+        How channels and grid lie in the tensor; programs always give ``(N, K, h, w)``.
+    channels : int
+        K.
+    grid : tuple of int
+        ``(h, w)``.
+    prefix : int
+        Tokens before the grid (class token, registers); 0 unless `layout` is ``"tokens"``.
+    default : bool
+        Whether maps are made here unless told otherwise.
+    reason : str
+        Why it is, or is not, a good choice.
+    """
+
+    name: str
+    node: str
+    op: str
+    module: str
+    shape: tuple[int | str, ...]
+    layout: str
+    channels: int
+    grid: tuple[int, int]
+    prefix: int = 0
+    default: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """
+    One graph cut or grown from the model for one purpose.
+
+    Attributes
+    ----------
+    kind : str
+        ``forward``, ``features``, ``gradient``, ``seeded_gradient``, ``tail``, ``tail_gradient`` or ``input_gradient``.
+    layers : tuple of str
+        The layers it gives or takes, in the order of ``activations.0``, ``activations.1`` ...
+    inputs, outputs : tuple of str
+        Names, in order.
+    model : bytes or Path
+        The serialised graph, self-contained; or its file, with weights beside it.
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    model: bytes | Path = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    What a bundle says of its model.
+
+    Attributes
+    ----------
+    model : dict
+        ``name``, ``sha256``, ``producer``, ``opset`` of the given file.
+    input : dict
+        ``name``, ``shape`` (batch as ``"N"``) and ``dtype`` of the image input.
+    output : str
+        The given model's output that was followed.
+    head : str
+        What the given model applied to the logits.
+    classes : int
+        C.
+    batch : int or None
+        The only batch size the model runs at; None when it is free.
+    labels : tuple of str
+        Class names, or empty.
+    preprocess : dict or None
+        Fields of `camrt.image.Preprocess`; None where nothing was decided.
+    layers : tuple of Layer
+        Every candidate, in graph order.
+    linear_layers : tuple of str
+        Layers from which global average pooling and one linear layer lead to the logits, where CAM is defined.
+    verification : dict
+        Figures of `camrt.export.verify`, empty when nothing was run.
+    """
+
+    model: dict[str, Any]
+    input: dict[str, Any]
+    output: str
+    head: str
+    classes: int
+    batch: int | None
+    labels: tuple[str, ...]
+    preprocess: dict[str, Any] | None
+    layers: tuple[Layer, ...]
+    linear_layers: tuple[str, ...]
+    verification: dict[str, Any]
+
+    @property
+    def default_layer(self) -> Layer:
+        """Return the layer maps are made at unless told otherwise."""
+        return next(layer for layer in self.layers if layer.default)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        """Build a manifest from plain data; a missing field is a BundleError."""
+        try:
+            layers = tuple(
+                Layer(**{**item, "shape": tuple(item["shape"]), "grid": tuple(item["grid"])}) for item in data["layers"]
+            )
+            fields = {name: data[name] for name in cls.__dataclass_fields__}
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"the manifest lacks or misspells {error}: export the bundle again") from error
+        return cls(**{**fields, "layers": layers, "labels": tuple(data["labels"]), "linear_layers": tuple(data["linear_layers"])})
+
+
+class Source(Protocol):
+    """Where an explainer's programs come from: a bundle on disk, or a model in memory."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model is."""
+
+    def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
+        """Return the program of one kind for some layers."""
+
+    def resolve(self, name: str) -> Layer:
+        """Return the layer of a name, or raise a LayerError that offers near ones."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk; programs are files whose weights lie in one more file beside them."""
+
+    folder: Path
+    manifest: Manifest
+    programs: tuple[Program, ...]
+
+    def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
+        """
+        Return the program of one kind for some layers.
+
+        Parameters
+        ----------
+        kind : str
+            As in `Program`.
+        layers : sequence of str
+            Layer names, in order.
+
+        Returns
+        -------
+        Program
+            The one the bundle was exported with.
+
+        Raises
+        ------
+        BundleError
+            If the bundle was exported without it.
+        """
+        for program in self.programs:
+            if program.kind == kind and program.layers == tuple(layers):
+                return program
+        held = sorted({name for p in self.programs for name in p.layers})
+        raise BundleError(
+            f"this bundle holds no {kind} program for {', '.join(map(repr, layers)) or 'the model'}; it was exported for "
+            f"layers {', '.join(map(repr, held)) or 'none'}: export it again with layers={list(layers)!r}"
+        )
+
+    def resolve(self, name: str) -> Layer:
+        """
+        Return the layer of a name.
+
+        Parameters
+        ----------
+        name : str
+            A tensor, a node or a module path.
+
+        Returns
+        -------
+        Layer
+            The candidate of that name.
+
+        Raises
+        ------
+        LayerError
+            If there is none; near names are offered.
+        """
+        from .names import pick
+
+        return pick(name, self.manifest.layers)
+
+
+def read(folder: str | Path) -> Bundle:
+    """
+    Open a bundle and check that it is whole and unaltered.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A folder that `write` made.
+
+    Returns
+    -------
+    Bundle
+        Its manifest and programs; graphs are not loaded yet.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, altered, or of another schema.
+
+    Notes
+    -----
+    Cost: hashes every file once.
+    """
+    folder = Path(folder)
+    try:
+        data = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{str(folder)!r} is not a bundle: it holds no {MANIFEST}; make one with `camrt export`") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"the manifest of {str(folder)!r} cannot be read ({error}): export the bundle again") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise BundleError(f"bundle schema {SCHEMA} was wanted, {str(folder)!r} has {found}: export the bundle again")
+    for name, digest in data.get("files", {}).items():
+        _check_file(folder, name, digest)
+    manifest = Manifest.from_dict(data)
+    try:
+        programs = tuple(
+            Program(p["kind"], tuple(p["layers"]), tuple(p["inputs"]), tuple(p["outputs"]), folder / p["file"])
+            for p in data["programs"]
+        )
+        unlisted = {p["file"] for p in data["programs"]} - set(data["files"])
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"the manifest of {str(folder)!r} lacks {error}: export the bundle again") from error
+    if unlisted:
+        raise BundleError(f"programs {sorted(unlisted)} of {str(folder)!r} have no hash in the manifest: export the bundle again")
+    return Bundle(folder, manifest, programs)
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    """Compare one file with its hash; names stay inside the folder."""
+    if Path(name).name != name:
+        raise BundleError(f"the manifest names a file outside the bundle ({name!r}): refused")
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"the bundle {str(folder)!r} lacks {name!r}: export it again")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise BundleError(f"{name!r} in the bundle {str(folder)!r} was altered since it was written: export it again")
+
+
+def write(
+    folder: str | Path,
+    manifest: Manifest,
+    programs: Iterable[Program],
+    weights: bytes | bytearray | memoryview,
+    version: str,
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """
+    Write a bundle, whole or not at all.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to; its parent must exist.
+    manifest : Manifest
+        What the model is.
+    programs : iterable of Program
+        Serialised graphs whose large weights refer to ``weights.bin``.
+    weights : bytes
+        The content of ``weights.bin``.
+    version : str
+        The version of camrt that writes.
+    overwrite : bool, default False
+        Replace a bundle that is there. Anything else that is there is never touched.
+
+    Returns
+    -------
+    Bundle
+        The bundle as read back.
+
+    Raises
+    ------
+    OutputError
+        If the folder exists, or the disk is full or not writable; nothing is left behind then.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
+        hint = "give another folder or overwrite=True" if (folder / MANIFEST).is_file() else "give another folder"
+        raise OutputError(f"{str(folder)!r} is already there: {hint}")
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}") from error
+    try:
+        _fill(scratch, manifest, programs, weights, version)
+        scratch.chmod(0o755)  # mkdtemp makes it private; a bundle is as readable as any other output
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            folder.rename(old / "old")
+            scratch.rename(folder)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return read(folder)
+
+
+def _fill(
+    scratch: Path, manifest: Manifest, programs: Iterable[Program], weights: bytes | bytearray | memoryview, version: str
+) -> None:
+    """Write every file of a bundle into an empty folder."""
+    files: dict[str, str] = {}
+
+    def put(name: str, data: bytes | bytearray | memoryview) -> None:
+        with (scratch / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        files[name] = hashlib.sha256(data).hexdigest()
+
+    put(WEIGHTS, weights)
+    listed = []
+    for index, program in enumerate(programs):
+        if not isinstance(program.model, bytes):
+            raise TypeError("a program to be written is given as bytes")
+        name = f"{program.kind}-{index}.onnx"
+        put(name, program.model)
+        entry = {"kind": program.kind, "layers": program.layers, "inputs": program.inputs, "outputs": program.outputs}
+        listed.append({**entry, "file": name})
+    data = {"schema": SCHEMA, "camrt": version, **manifest.to_dict(), "programs": listed, "files": files}
+    (scratch / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", "utf-8")

@@ -1,0 +1,203 @@
+"""
+A model in memory as a source of programs: each is built when it is first asked for.
+
+In: a `Classifier`. Out: what a bundle on disk offers too (`camrt.export.bundle.Source`), so that the engine does not
+care which of the two it runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from camrt.errors import ModelError
+
+from .bundle import Layer, Manifest, Program
+from .layers import find, linear_layers, resolve
+from .load import Classifier, load
+from .programs import build
+from .vjp.emit import dims
+
+__all__ = ["Live", "manifest_of", "open_model"]
+
+
+class Live:
+    """
+    Programs of one classifier, built on demand and kept.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        As `camrt.export.load.load` gives it.
+    manifest : Manifest
+        As `manifest_of` gives it.
+    """
+
+    def __init__(self, classifier: Classifier, manifest: Manifest) -> None:
+        self.classifier = classifier
+        self.manifest = manifest
+        self._lock = threading.Lock()
+        self._programs: dict[tuple[str, tuple[str, ...]], Program] = {}
+
+    def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
+        """
+        Return the program of one kind for some layers, building it the first time.
+
+        Parameters
+        ----------
+        kind : str
+            A key of `camrt.export.programs.KINDS`.
+        layers : sequence of str
+            Layer names, in order.
+
+        Returns
+        -------
+        Program
+            Self-contained: the weights are inside.
+
+        Raises
+        ------
+        ModelError
+            If the graph cannot be differentiated, or is too large to be held in one message.
+        """
+        key = (kind, tuple(layers))
+        with self._lock:
+            if key not in self._programs:
+                self._programs[key] = self._build(kind, key[1])
+            return self._programs[key]
+
+    def _build(self, kind: str, layers: Sequence[str]) -> Program:
+        model, program = build(self.classifier, kind, [self.resolve(name) for name in layers])
+        try:
+            data = ir.to_proto(model).SerializeToString()
+        except ValueError as error:
+            raise ModelError(
+                "the model with its weights is larger than the 2 GiB one message may hold: export a bundle with "
+                "`camrt export`, whose weights lie in a file of their own"
+            ) from error
+        return Program(program.kind, program.layers, program.inputs, program.outputs, data)
+
+    def resolve(self, name: str) -> Layer:
+        """
+        Return the layer of a name.
+
+        Parameters
+        ----------
+        name : str
+            A tensor, a node, a module path, or ``"torchcam-auto"``.
+
+        Returns
+        -------
+        Layer
+            The candidate of that name.
+
+        Raises
+        ------
+        LayerError
+            If there is none; near names are offered.
+        """
+        return resolve(self.manifest.layers, name)
+
+
+def manifest_of(
+    classifier: Classifier,
+    *,
+    name: str,
+    labels: Sequence[str] = (),
+    preprocess: Mapping[str, Any] | None = None,
+    layer: str | None = None,
+) -> Manifest:
+    """
+    Describe a classifier.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        As `camrt.export.load.load` gives it.
+    name : str
+        The model's name in results.
+    labels : sequence of str
+        Class names, or none.
+    preprocess : mapping, optional
+        Fields of `camrt.image.Preprocess`.
+    layer : str, optional
+        The default layer, in place of the one found.
+
+    Returns
+    -------
+    Manifest
+        With every candidate layer; nothing verified yet.
+
+    Raises
+    ------
+    ModelError
+        If the number of labels is not the number of classes.
+    LayerError
+        If the model has no spatial layer, or none called `layer`.
+    """
+    if labels and len(labels) != classifier.classes:
+        raise ModelError(f"{classifier.classes} labels were wanted, one a class; {len(labels)} were given")
+    layers = find(classifier)
+    if layer is not None:
+        chosen = resolve(layers, layer)
+        layers = tuple(_with_default(item, item.name == chosen.name) for item in layers)
+    x = classifier.x
+    return Manifest(
+        model={"name": name, "sha256": classifier.sha256, "producer": classifier.producer, "opset": classifier.opset},
+        input={"name": x.name, "shape": list(dims(x)), "dtype": str(x.dtype).lower()},
+        output=classifier.output,
+        head=classifier.head,
+        classes=classifier.classes,
+        batch=classifier.batch,
+        labels=tuple(labels),
+        preprocess=None if preprocess is None else dict(preprocess),
+        layers=layers,
+        linear_layers=linear_layers(classifier, layers),
+        verification={},
+    )
+
+
+def _with_default(layer: Layer, is_default: bool) -> Layer:
+    """Return `layer` marked as the default or not."""
+    from dataclasses import replace
+
+    reason = "default: chosen by the caller" if is_default else layer.reason.removeprefix("default: ")
+    return replace(layer, default=is_default, reason=reason)
+
+
+def open_model(
+    source: str | Path | bytes,
+    *,
+    output: str | None = None,
+    size: tuple[int, int] | None = None,
+    layer: str | None = None,
+) -> Live:
+    """
+    Read a classifier and offer its programs from memory.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        An ``.onnx`` file or its bytes.
+    output, size
+        As in `camrt.export.load.load`.
+    layer : str, optional
+        The default layer, in place of the one found.
+
+    Returns
+    -------
+    Live
+        The source of programs.
+
+    Raises
+    ------
+    ModelError
+        If the file is not a classifier that can be read.
+    """
+    classifier = load(source, output=output, size=size)
+    name = "model" if isinstance(source, bytes) else Path(source).stem
+    return Live(classifier, manifest_of(classifier, name=name, layer=layer))

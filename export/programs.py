@@ -1,0 +1,328 @@
+"""
+Cut and grow graphs: each program is one graph for one purpose, made from a copy of the classifier.
+
+================  =============================  ==========================================================
+program           inputs                         outputs
+================  =============================  ==========================================================
+forward           x                              logits
+features          x                              logits, activations.i (and context.j of a single layer)
+gradient          x, target (N,) int64, -1 =     logits, target, activations.i, gradients.i
+                  the predicted class
+seeded_gradient   x, seed (N, C)                 logits, activations.i, gradients.i
+tail              activations.0, context.j       logits
+tail_gradient     activations.0, context.j,      logits, gradients.0
+                  seed
+input_gradient    x, seed                        logits, input_gradient
+================  =============================  ==========================================================
+
+``activations.i`` and ``gradients.i`` are always ``(N, K, h, w)``, however the model lays them out. ``context.j`` is what
+the tail needs beside the layer because it goes around it: a residual stream, or the prefix tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from camrt.errors import LayerError
+
+from .backward import downstream, sweep, upstream
+from .bundle import Layer, Program
+from .layers import value_of
+from .load import Classifier
+from .vjp import RULES
+from .vjp.emit import Emit, dims
+
+__all__ = ["KINDS", "build", "context_of"]
+
+
+class _Draft:
+    """A copy of the classifier that a program is made of, and its inputs and outputs so far."""
+
+    def __init__(self, classifier: Classifier, layers: Sequence[Layer]) -> None:
+        self.model = classifier.model.clone()
+        self.graph = self.model.graph
+        self.layers = tuple(layers)
+        self.classes = classifier.classes
+        self.x = self.graph.inputs[0]
+        self.logits = self.graph.outputs[0]
+        self.batch = dims(self.logits)[0]
+        self.emit = Emit(self.graph, "camrt")
+        self.values = [value_of(self.model, layer) for layer in layers]
+        self.inputs: dict[str, ir.Value] = {}
+        self.outputs: dict[str, ir.Value] = {}
+
+    def new_input(self, name: str, shape: Sequence[int | str], dtype: ir.DataType | None) -> ir.Value:
+        """Declare an input that the model does not have."""
+        if dtype is None:
+            raise AssertionError(f"the element type of {name} is unknown")
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self.inputs[name] = value
+        return value
+
+    def finish(self, kind: str) -> ir.Model:
+        """Give inputs and outputs their names, and drop what no output needs."""
+        graph, emit = self.graph, self.emit
+        graph.inputs.clear()
+        graph.inputs.extend(self.inputs.values())
+        graph.outputs.clear()
+        taken: set[ir.Value] = set(self.inputs.values())
+        for name, value in self.outputs.items():
+            if value in taken:  # one tensor under two names needs a node of its own
+                self.outputs[name] = value = _described(emit.Identity(value), value)
+            taken.add(value)
+        graph.outputs.extend(self.outputs.values())
+        passes.RemoveUnusedNodesPass()(self.model)
+        names = {**{v: n for n, v in self.inputs.items()}, **{v: n for n, v in self.outputs.items()}}
+        reserved = set(names.values())
+        for node in graph:
+            for value in node.outputs:
+                if value.name in reserved and value not in names:
+                    value.name = f"{value.name}__model"
+        for value, name in names.items():
+            value.name = name
+        graph.name = kind
+        self.model.producer_name, self.model.producer_version = "camrt", None
+        return self.model
+
+
+def _described(value: ir.Value, like: ir.Value) -> ir.Value:
+    """Give `value` the shape and element type of `like`."""
+    value.shape, value.dtype = like.shape, like.dtype
+    return value
+
+
+# layouts: the tensor as the model has it, and as (N, K, h, w) ---------------------------------------------------
+
+
+def _canonical(draft: _Draft, layer: Layer, value: ir.Value) -> ir.Value:
+    """Return `value` of `layer` as (N, K, h, w)."""
+    e, (h, w) = draft.emit, layer.grid
+    made = value
+    if layer.layout == "nhwc":
+        made = e.Transpose(value, perm=[0, 3, 1, 2])
+    elif layer.layout == "tokens":
+        if layer.prefix:
+            made = e.Slice(value, e.const([layer.prefix]), e.const([layer.prefix + h * w]), e.const([1]))
+        made = e.Reshape(e.Transpose(made, perm=[0, 2, 1]), e.const([-1, layer.channels, h, w]))
+    if made is not value:
+        made.shape, made.dtype = ir.Shape([draft.batch, layer.channels, h, w]), value.dtype
+    return made
+
+
+def _original(draft: _Draft, layer: Layer, value: ir.Value, prefix: ir.Value | None) -> ir.Value:
+    """Return (N, K, h, w) `value` as the model lays `layer` out, prefix tokens first."""
+    e, (h, w) = draft.emit, layer.grid
+    if layer.layout == "nchw":
+        return value
+    if layer.layout == "nhwc":
+        return e.Transpose(value, perm=[0, 2, 3, 1])
+    flat = e.Transpose(e.Reshape(value, e.const([-1, layer.channels, h * w])), perm=[0, 2, 1])
+    return flat if prefix is None else e.Concat(prefix, flat, axis=1)
+
+
+# pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _begin_at_image(draft: _Draft) -> None:
+    """Start from the image and give the logits."""
+    draft.inputs["x"] = draft.x
+    draft.outputs["logits"] = draft.logits
+
+
+def _give_activations(draft: _Draft) -> None:
+    """Give every layer's activations."""
+    for index, (layer, value) in enumerate(zip(draft.layers, draft.values, strict=True)):
+        draft.outputs[f"activations.{index}"] = _canonical(draft, layer, value)
+
+
+def _give_gradients(draft: _Draft, seed: ir.Value, wanted: Sequence[ir.Value]) -> None:
+    """Give every layer's gradient of the seeded scalar."""
+    found = sweep(draft.graph, {draft.logits: seed}, wanted, RULES)
+    for index, (layer, g) in enumerate(zip(draft.layers, found, strict=True)):
+        if g is None:
+            raise LayerError(
+                f"no gradient flows from the logits back to layer {layer.name!r} (only rounding or comparing operators "
+                "lead there); choose another layer"
+            )
+        draft.outputs[f"gradients.{index}"] = _canonical(draft, layer, g)
+
+
+def _seed_input(draft: _Draft) -> ir.Value:
+    """Declare the cotangent at the logits as an input."""
+    return draft.new_input("seed", [draft.batch, draft.classes], draft.logits.dtype)
+
+
+def _target_seed(draft: _Draft) -> ir.Value:
+    """Turn class indices, -1 for the predicted one, into the cotangent of their logits inside the graph."""
+    e = draft.emit
+    target = draft.new_input("target", [draft.batch], ir.DataType.INT64)
+    predicted = e.ArgMax(draft.logits, axis=1, keepdims=0)
+    predicted.dtype = ir.DataType.INT64
+    is_predicted = e.Less(target, e.const(np.zeros((), np.int64)))
+    is_predicted.dtype = ir.DataType.BOOL
+    chosen = e.Where(is_predicted, predicted, target)
+    chosen.shape, chosen.dtype = ir.Shape([draft.batch]), ir.DataType.INT64
+    draft.outputs["target"] = chosen
+    on_off = e.const(np.array([0, 1], e.numpy_dtype(draft.logits)))
+    seed = e.OneHot(chosen, e.const(np.array(draft.classes, np.int64)), on_off, axis=1)
+    return _described(seed, draft.logits)
+
+
+def _cut_tail(draft: _Draft) -> None:
+    """Start from the one layer instead of the image: it and what goes around it become inputs."""
+    (layer,), (value,) = draft.layers, draft.values
+    acts = draft.new_input("activations.0", [draft.batch, layer.channels, *layer.grid], value.dtype)
+    contexts = context_of(draft.graph, draft.x, draft.logits, value)
+    prefix = None
+    if layer.prefix:
+        prefix = draft.new_input("context.0", [draft.batch, layer.prefix, layer.channels], value.dtype)
+    for index, outside in enumerate(contexts, start=int(layer.prefix > 0)):
+        fresh = draft.new_input(f"context.{index}", dims(outside), outside.dtype)
+        ir.convenience.replace_all_uses_with(outside, fresh)
+    first = next(iter(draft.graph))
+    layout = _original(draft, layer, acts, prefix)
+    made = [node for node in draft.graph if (node.name or "").startswith("camrt/")]
+    for node in made:
+        draft.graph.remove(node)
+    draft.graph.insert_before(first, made)
+    users = [(use.node, use.idx) for use in value.uses()]
+    for node, place in users:
+        node.replace_input_with(place, layout)
+    draft.values = [_described(layout, value)]
+    draft.outputs["logits"] = draft.logits
+
+
+def context_of(graph: ir.Graph, x: ir.Value, logits: ir.Value, value: ir.Value) -> list[ir.Value]:
+    """
+    Return the tensors that lead from the image to the logits around one tensor.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        The model's graph.
+    x, logits, value : onnx_ir.Value
+        The image, the scores, and the tensor at which the graph is cut.
+
+    Returns
+    -------
+    list of onnx_ir.Value
+        What a tail starting at `value` needs beside it, in graph order; empty where `value` is a bottleneck.
+    """
+    after, needed, moving = downstream(graph, [value]), upstream(graph, [logits]), downstream(graph, [x])
+    around: dict[ir.Value, None] = {}
+    for node in graph:
+        if value in node.outputs or not any(v in after for v in node.outputs) or not any(v in needed for v in node.outputs):
+            continue
+        for v in node.inputs:
+            if v is not None and v in moving and v not in after:
+                around[v] = None
+    return list(around)
+
+
+def _give_context(draft: _Draft) -> None:
+    """Give what the tail of the one layer needs beside it."""
+    (layer,), (value,) = draft.layers, draft.values
+    e = draft.emit
+    if layer.prefix:
+        tokens = e.Slice(value, e.const([0]), e.const([layer.prefix]), e.const([1]))
+        tokens.shape, tokens.dtype = ir.Shape([draft.batch, layer.prefix, layer.channels]), value.dtype
+        draft.outputs["context.0"] = tokens
+    for index, outside in enumerate(context_of(draft.graph, draft.x, draft.logits, value), start=int(layer.prefix > 0)):
+        draft.outputs[f"context.{index}"] = outside
+
+
+# the programs ----------------------------------------------------------------------------------------------------
+
+
+def _forward(draft: _Draft) -> None:
+    _begin_at_image(draft)
+
+
+def _features(draft: _Draft) -> None:
+    _begin_at_image(draft)
+    if len(draft.layers) == 1:
+        _give_context(draft)
+    _give_activations(draft)
+
+
+def _gradient(draft: _Draft) -> None:
+    _begin_at_image(draft)
+    seed = _target_seed(draft)
+    _give_gradients(draft, seed, draft.values)
+    _give_activations(draft)
+
+
+def _seeded_gradient(draft: _Draft) -> None:
+    _begin_at_image(draft)
+    _give_gradients(draft, _seed_input(draft), draft.values)
+    _give_activations(draft)
+
+
+def _tail(draft: _Draft) -> None:
+    _cut_tail(draft)
+
+
+def _tail_gradient(draft: _Draft) -> None:
+    _cut_tail(draft)
+    _give_gradients(draft, _seed_input(draft), draft.values)
+
+
+def _input_gradient(draft: _Draft) -> None:
+    _begin_at_image(draft)
+    (g,) = sweep(draft.graph, {draft.logits: _seed_input(draft)}, [draft.x], RULES)
+    if g is None:
+        raise LayerError("no gradient flows from the logits back to the image: only rounding operators lead there")
+    draft.outputs["input_gradient"] = g
+
+
+KINDS: dict[str, Callable[[_Draft], None]] = {
+    "forward": _forward,
+    "features": _features,
+    "gradient": _gradient,
+    "seeded_gradient": _seeded_gradient,
+    "tail": _tail,
+    "tail_gradient": _tail_gradient,
+    "input_gradient": _input_gradient,
+}
+
+
+def build(classifier: Classifier, kind: str, layers: Sequence[Layer] = ()) -> tuple[ir.Model, Program]:
+    """
+    Make one program.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        As `camrt.export.load.load` gives it; left unchanged.
+    kind : str
+        A key of `KINDS`.
+    layers : sequence of Layer
+        Which layers it gives; exactly one for a tail.
+
+    Returns
+    -------
+    model : onnx_ir.Model
+        The graph.
+    program : Program
+        Its description, with the graph not yet serialised (``model`` is empty).
+
+    Raises
+    ------
+    MissingRuleError
+        If a gradient has to pass an operator that has no rule.
+    LayerError
+        If no gradient flows to a layer.
+
+    Notes
+    -----
+    Cost: a copy of the graph (weights are shared) and one sweep.
+    """
+    draft = _Draft(classifier, layers)
+    KINDS[kind](draft)
+    model = draft.finish(kind)
+    names = tuple(layer.name for layer in layers)
+    return model, Program(kind, names, tuple(draft.inputs), tuple(draft.outputs), b"")

@@ -1,0 +1,96 @@
+"""
+What counts as an array in this package, and the checks that every kernel shares.
+
+A kernel accepts NumPy and CuPy arrays of real floating type with at least one element an image. CuPy comes without
+types, so type checkers see its arrays as NumPy ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from camrt.errors import ShapeError
+
+__all__ = ["Array", "DType", "computing_dtype", "is_cupy", "require_same_side", "tolerance"]
+
+Array: TypeAlias = npt.NDArray[Any]
+DType: TypeAlias = np.dtype[Any]
+
+FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+
+
+def is_cupy(array: object) -> bool:
+    """
+    Tell whether `array` is a CuPy array, without importing CuPy.
+
+    Parameters
+    ----------
+    array : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        True for an instance of ``cupy.ndarray``; always False while CuPy is not imported.
+
+    Examples
+    --------
+    >>> is_cupy(np.zeros(3))
+    False
+    """
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def computing_dtype(name: str, array: Array, axes: str) -> DType:
+    """
+    Check one argument of a kernel and return the type to compute in.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    array : Array
+        The argument.
+    axes : str
+        The shape wanted, such as ``"(N, h, w)"``; the first axis alone may be empty.
+
+    Returns
+    -------
+    dtype
+        float64 for float64, float32 for float32 and float16 (whose sums and squares would overflow at 65504).
+
+    Raises
+    ------
+    ShapeError
+        If `array` is not an array, not of a real floating type, of another rank, or without elements.
+    """
+    if not (isinstance(array, np.ndarray) or is_cupy(array)):
+        raise ShapeError(f"{name} must be a NumPy or CuPy array {axes}, got {type(array).__name__}; convert it first")
+    if array.dtype not in FLOATS:
+        raise ShapeError(f"{name} must be float32 or float64 {axes}, got {array.dtype}; use astype('float32')")
+    if array.ndim != axes.count(",") + 1:
+        raise ShapeError(f"{name} must have the shape {axes}, got {array.shape}; add or join axes with reshape")
+    if 0 in array.shape[1:]:
+        raise ShapeError(f"{name} {axes} has an empty axis: {array.shape}; every axis but the first needs a length")
+    return np.promote_types(array.dtype, np.float32)
+
+
+def require_same_side(name: str, array: Array, other_name: str, other: Array) -> None:
+    """Refuse a NumPy array beside a CuPy array: the kernels never copy between host and device."""
+    if is_cupy(array) != is_cupy(other):
+        sides = [
+            f"{who} on the {'GPU' if is_cupy(what) else 'host'}" for who, what in ((name, array), (other_name, other))
+        ]
+        raise ShapeError(
+            f"{name} and {other_name} must lie on one side, got {', '.join(sides)}; use cupy.asarray on one"
+        )
+
+
+def tolerance(dtype: DType) -> float:
+    """Return the share of a map's own size below which its variation is rounding: 1e-6, in float64 1e-12."""
+    return 1e-12 if dtype == np.float64 else 1e-6

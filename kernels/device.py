@@ -1,0 +1,110 @@
+"""
+The GPU in three verbs: make an array contiguous, make an empty one, launch a kernel.
+
+In goes a `Kernel` (a ``.cu`` file of this folder and the name of a function in it) with its number of blocks and its
+arguments; out comes the result in the arrays given. Sources are real files, read as package data and compiled by
+NVRTC through CuPy at first use, once a device and floating type; CuPy also keeps the binaries on disk for the next
+process. The idea of real sources behind one cached loader is cuCIM's.
+
+Three conventions hold for every kernel. ``REAL`` in the source is the floating type, defined on the compiler's
+command line. Python integers arrive as ``long long``, Python floats as ``double``, arrays as pointers. Multiplications
+and additions are not fused, so that a kernel which does the same operations as NumPy gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from .array import Array, DType
+
+__all__ = ["Gpu", "Kernel", "compiler_options", "read_source"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """
+    One ``__global__`` function: where it stands and how it is called.
+
+    Parameters
+    ----------
+    source : str
+        The ``.cu`` file of this folder, without suffix.
+    name : str
+        The function's name; it is declared ``extern "C"``.
+    block : tuple of int
+        Threads a block; the source relies on these numbers.
+    """
+
+    source: str
+    name: str
+    block: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """
+    A CUDA device through CuPy.
+
+    Work is queued on the device's current stream; nothing here waits for it.
+
+    Parameters
+    ----------
+    index : int
+        The device's number.
+    """
+
+    index: int
+
+    @classmethod
+    def of(cls, array: Array) -> Gpu:
+        """Return the device that holds the CuPy array `array`."""
+        device: Any = array.device
+        return cls(int(device.id))
+
+    def contiguous(self, array: Array, dtype: DType) -> Array:
+        """Return `array` C-contiguous and of `dtype`, copied only if it is not so already."""
+        import cupy
+
+        with cupy.cuda.Device(self.index):
+            contiguous: Array = cupy.ascontiguousarray(array, dtype)
+        return contiguous
+
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Return a new array with arbitrary content."""
+        import cupy
+
+        with cupy.cuda.Device(self.index):
+            empty: Array = cupy.empty(shape, dtype)
+        return empty
+
+    def launch(self, kernel: Kernel, dtype: DType, n_blocks: int, arguments: tuple[Array | int | float, ...]) -> None:
+        """Start `kernel`, compiled for `dtype`, on a row of `n_blocks` blocks; zero blocks start nothing."""
+        import cupy
+
+        if n_blocks > 0:
+            with cupy.cuda.Device(self.index):
+                _function(kernel, dtype)((n_blocks,), kernel.block, arguments)
+
+
+def read_source(name: str) -> str:
+    """Return the text of the CUDA source `name` (without suffix) of this package."""
+    return (files(__name__.rpartition(".")[0]) / f"{name}.cu").read_text(encoding="utf-8")
+
+
+def compiler_options(dtype: DType) -> tuple[str, ...]:
+    """Return NVRTC's options for kernels over `dtype`."""
+    return ("--std=c++17", "--fmad=false", f"-DREAL={'double' if dtype == np.float64 else 'float'}")
+
+
+@lru_cache(maxsize=64)
+def _function(kernel: Kernel, dtype: DType) -> Any:
+    """Return the CuPy function of `kernel`; it compiles itself once on each device it is called on."""
+    import cupy
+
+    module = cupy.RawModule(code=read_source(kernel.source), options=compiler_options(dtype))
+    return module.get_function(kernel.name)

@@ -1,0 +1,25 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Return the folder of real models and photographs; skip where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "models.json").is_file():
+        pytest.skip("the folder of real models and photographs is not beside this checkout")
+    return folder

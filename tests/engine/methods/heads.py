@@ -1,0 +1,166 @@
+"""
+Tiny networks with exact gradients, in NumPy, as oracles for the methods.
+
+`Stem` turns an input into activations; `GapLinear`, `FlattenLinear` and `TwoLayer` turn activations into logits and a
+cotangent at the logits back into gradients. `evidence` lays out everything a method may ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camrt.methods import Result, raw_map, resolve, validate
+
+Array = NDArray[Any]
+SIZE = (16, 20)
+
+
+class Head(Protocol):
+    """A tail with an exact gradient."""
+
+    def logits(self, acts: Array) -> Array: ...
+
+    def grads(self, acts: Array, seed: Array) -> Array: ...
+
+
+@dataclass
+class GapLinear:
+    """Global average pooling, then one linear layer."""
+
+    weight: Array  # (C, K)
+    bias: Array  # (C,)
+
+    def logits(self, acts: Array) -> Array:
+        return acts.mean((2, 3)) @ self.weight.T + self.bias
+
+    def grads(self, acts: Array, seed: Array) -> Array:
+        cells = acts.shape[2] * acts.shape[3]
+        return np.broadcast_to(((seed @ self.weight) / cells)[:, :, None, None], acts.shape).copy()
+
+
+@dataclass
+class FlattenLinear:
+    """One linear layer on the flattened activations."""
+
+    weight: Array  # (C, K h w)
+    bias: Array
+
+    def logits(self, acts: Array) -> Array:
+        return acts.reshape(len(acts), -1) @ self.weight.T + self.bias
+
+    def grads(self, acts: Array, seed: Array) -> Array:
+        return (seed @ self.weight).reshape(acts.shape)
+
+
+@dataclass
+class TwoLayer:
+    """Linear, ReLU, linear on the flattened activations."""
+
+    first: Array  # (M, K h w)
+    first_bias: Array
+    second: Array  # (C, M)
+    second_bias: Array
+
+    def hidden(self, acts: Array) -> Array:
+        return acts.reshape(len(acts), -1) @ self.first.T + self.first_bias
+
+    def logits(self, acts: Array) -> Array:
+        return np.maximum(self.hidden(acts), 0) @ self.second.T + self.second_bias
+
+    def hidden_grads(self, acts: Array, seed: Array) -> Array:
+        return (seed @ self.second) * (self.hidden(acts) > 0)
+
+    def grads(self, acts: Array, seed: Array) -> Array:
+        return (self.hidden_grads(acts, seed) @ self.first).reshape(acts.shape)
+
+
+@dataclass
+class Stem:
+    """A 1x1 convolution with bias, cut at zero unless `signed`."""
+
+    weight: Array  # (K, 3)
+    bias: Array
+    signed: bool = False
+
+    def acts(self, x: Array) -> Array:
+        made = np.einsum("kc,nchw->nkhw", self.weight, x) + self.bias[:, None, None]
+        return made if self.signed else np.maximum(made, 0)
+
+
+K, HW, CLASSES = 6, (4, 5), 7
+
+
+def make_head(kind: str, rng: np.random.Generator, *, channels: int = K, hw: tuple[int, int] = HW) -> Any:
+    """Return a random head: "gap", "flatten" or "two-layer"."""
+    cells = channels * hw[0] * hw[1]
+    if kind == "gap":
+        return GapLinear(rng.normal(size=(CLASSES, channels)), rng.normal(size=CLASSES))
+    if kind == "flatten":
+        return FlattenLinear(rng.normal(size=(CLASSES, cells)), rng.normal(size=CLASSES))
+    return TwoLayer(
+        rng.normal(size=(12, cells)) / 4, rng.normal(size=12), rng.normal(size=(CLASSES, 12)), rng.normal(size=CLASSES)
+    )
+
+
+def make_acts(rng: np.random.Generator, images: int = 3, *, signed: bool = False) -> Array:
+    """Return random activations, cut at zero unless `signed`."""
+    acts = rng.normal(size=(images, K, *HW))
+    return acts if signed else np.maximum(acts, 0)
+
+
+def one_hot(target: Array) -> Array:
+    """Return the cotangent of plain logits."""
+    return np.eye(CLASSES)[target]
+
+
+def evidence(head: Head, acts: Array, target: Array | None = None) -> dict[str, object]:
+    """Lay out what methods may ask of a head on given activations; the input stays out of it."""
+    target = np.arange(len(acts)) % CLASSES if target is None else target
+    return {
+        "acts": acts,
+        "grads": head.grads(acts, one_hot(target)),
+        "head": head.weight[target] if isinstance(head, GapLinear) else None,
+        "logits": head.logits(acts),
+        "target": target,
+        "ids": np.arange(len(acts), dtype=np.uint64) * np.uint64(2**60) + np.uint64(5),
+        "size": SIZE,
+        "gradients_of": lambda seed: head.grads(acts, seed),
+    }
+
+
+def input_evidence(stem: Stem, head: Head, x: Array, target: Array | None = None) -> dict[str, object]:
+    """Lay out what methods may ask of a stem and a head at an input."""
+    target = np.arange(len(x)) % CLASSES if target is None else target
+
+    def gradients_at(other: Array) -> tuple[Array, Array]:
+        acts = stem.acts(other)
+        return acts, head.grads(acts, one_hot(target))
+
+    return {**evidence(head, stem.acts(x), target), "x": x, "gradients_at": gradients_at}
+
+
+def make_stem(rng: np.random.Generator, *, signed: bool = False) -> Stem:
+    """Return a random stem."""
+    return Stem(rng.normal(size=(K, 3)), rng.normal(size=K) / 4, signed)
+
+
+def run(name: str, given: Mapping[str, object], variant: str | None = None, **options: object) -> Result:
+    """Run a method by name with defaults filled in."""
+    method = resolve(name)
+    chosen, full = validate(method, variant, options)
+    return raw_map(method, given, variant=chosen, options=full, layer="layer4")
+
+
+def raw(name: str, given: Mapping[str, object], variant: str | None = None, **options: object) -> Array:
+    """Return a method's raw map alone."""
+    return run(name, given, variant, **options).array
+
+
+GRADIENT = ("gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "elementwisecam", "eigengradcam")
+CLASS_FREE = ("eigencam", "kpcacam", "fem", "lafam", "randomcam", "fakecam")
+PURE = (*GRADIENT, *CLASS_FREE, "finercam", "refinecam")  # those that need neither an input nor a GAP head
