@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import targets as target_table
+from .scalars import settled
 from .session import Sessions
 from .targets import Logit, Target
 
@@ -116,17 +117,19 @@ def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients
     -----
     Cost: see the module's description.
     """
-    if gradients and len(columns) == 1 and all(isinstance(target, Logit) for target in columns[0]):
-        return [_in_one_run(question, columns[0])]
+    if gradients and len(columns) == 1:
+        plain = [target for target in columns[0] if isinstance(target, Logit)]
+        if len(plain) == len(columns[0]):
+            return [_in_one_run(question, plain)]
     named = question.features()
     return [_from_features(question, named, column, gradients) for column in columns]
 
 
-def _in_one_run(question: Question, column: Sequence[Target]) -> Evidence:
+def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
     """Use the gradient program: forward, seed and gradient in one graph."""
-    asked = np.array([-1 if target.index is None else target.index for target in column], np.int64)
+    asked = np.array([-1 if target.index is None else settled(target.index) for target in column], np.int64)
     named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": asked})
-    logits, target = named["logits"], named["target"]
+    logits, target = named["logits"], named["explained"]
     values = logits[np.arange(len(logits)), target].astype(np.float32, copy=False)
     return Evidence(
         logits,

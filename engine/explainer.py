@@ -250,6 +250,11 @@ class Explainer:
         return self._sessions.source.manifest
 
     @property
+    def source(self) -> Source:
+        """Where the programs come from: a bundle, or the model in memory."""
+        return self._sessions.source
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Return every tensor that can be explained, the default marked, in graph order."""
         if self._layer is None:

@@ -140,7 +140,7 @@ def fuse_layers(
     if how in RAW_FUSIONS:
         return pipeline(RAW_FUSIONS[how](raws, **(options or {})), size, relu)
     maps = [pipeline.layer(raw, size, relu) for raw in raws]
-    if pipeline.finish_layers:
+    if how not in pipeline.early:
         maps = [pipeline.finish(array)[0] for array in maps]
     _check_shapes(maps)
     return pipeline.finish(HEAT_FUSIONS[how](maps))

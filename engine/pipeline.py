@@ -8,7 +8,7 @@ come out. The order matters: scaling before the resize leaves a peak below 1, an
     pytorch-grad-cam   ReLU, always -> min-max at the layer's size -> resize | mean over layers -> ReLU -> min-max
     torchcam           ReLU -> min-max at the layer's size -> resize
 
-What stands before the bar happens to each layer, the rest once to their fusion (`camrt.fuse`).
+What stands before the bar happens to each layer before their mean is taken, the rest to the mean (`camrt.fuse`).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Pipeline:
         ``layer(raw, size, relu)`` brings one layer's raw map (N,h,w) to the image's size (N,H,W).
     finish : callable
         ``finish(maps)`` scales maps (N,H,W) and tells which have no contrast, (N,) bool.
-    finish_layers : bool
-        Whether each layer's map is also finished before several are fused.
+    early : tuple of str
+        Fusions that join the layers' maps before `finish`; all others join finished ones.
     """
 
     name: str
     layer: Callable[[Array, Size, bool], Array]
     finish: Callable[[Array], tuple[Array, Array]]
-    finish_layers: bool = False
+    early: tuple[str, ...] = ()
 
     def __call__(self, raw: Array, size: Size, relu: bool = True) -> tuple[Array, Array]:
         """
@@ -146,8 +146,10 @@ def _torchcam_finish(maps: Array) -> tuple[Array, Array]:
 
 PIPELINES: Mapping[str, Pipeline] = MappingProxyType(
     {
-        "camrt": Pipeline("camrt", _camrt_layer, kernels.min_max, finish_layers=True),
-        "pytorch-grad-cam": Pipeline("pytorch-grad-cam", _pytorch_grad_cam_layer, _pytorch_grad_cam_finish),
+        "camrt": Pipeline("camrt", _camrt_layer, kernels.min_max),
+        "pytorch-grad-cam": Pipeline(
+            "pytorch-grad-cam", _pytorch_grad_cam_layer, _pytorch_grad_cam_finish, early=("mean",)
+        ),
         "torchcam": Pipeline("torchcam", _torchcam_layer, _torchcam_finish),
     }
 )

@@ -71,9 +71,12 @@ def parse_providers(providers: str | Sequence[str | tuple[str, Mapping[str, Any]
     items = [p.strip() for p in providers.split(",") if p.strip()] if isinstance(providers, str) else list(providers)
     parsed: dict[str, Provider] = {}
     for item in items:
-        name, options = (item, {}) if isinstance(item, str) else (item if len(item) == 2 else ("", {}))
-        if not isinstance(name, str) or not name or not isinstance(options, Mapping):
+        pair = (item, {}) if isinstance(item, str) else item
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
             raise ProviderError(f"a provider is a name or (name, options), {item!r} came")
+        name, options = pair
+        if not isinstance(options, Mapping):
+            raise ProviderError(f"options of provider {name!r} are a mapping, {options!r} came")
         full = _ALIASES.get(name.lower(), name)
         parsed[full] = Provider(full, {str(k): str(v) for k, v in options.items()})
     if not parsed:

@@ -8,23 +8,34 @@ broadcasting, and leaves branches alone that no cotangent reaches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from camrt.errors import MissingRuleError
 
-from .vjp.emit import Emit, dims
+from .vjp.emit import Emit, described, dims
 from .vjp.table import Rule, missing, op_key
 
-__all__ = ["between", "downstream", "sweep", "upstream"]
+__all__ = ["between", "downstream", "reads", "sweep", "upstream"]
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values `node` reads: its inputs, and what graphs inside it (If, Loop, Scan) read."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        inside = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
+        for graph in inside:
+            yield from graph.outputs
+            for inner in graph:
+                yield from reads(inner)
 
 
 def downstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
     """Return `values` and everything computed from them."""
     reached = set(values)
     for node in graph:
-        if any(value in reached for value in node.inputs if value is not None):
+        if any(value in reached for value in reads(node)):
             reached.update(node.outputs)
     return reached
 
@@ -34,7 +45,7 @@ def upstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
     needed = set(values)
     for node in reversed(graph):
         if any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None)
+            needed.update(reads(node))
     return needed
 
 
@@ -48,7 +59,7 @@ def between(graph: ir.Graph, first: Collection[ir.Value], last: Collection[ir.Va
     return [
         node
         for node in graph
-        if any(value in down for value in node.inputs if value is not None) and any(value in up for value in node.outputs)
+        if any(value in down for value in reads(node)) and any(value in up for value in node.outputs)
     ]
 
 
@@ -108,8 +119,7 @@ def sweep(
                 g = e.sum_to(g, dims(node.outputs[0]), value)
             if value in cotangents:
                 g = e.Add(cotangents[value], g)
-            g.shape, g.dtype = value.shape, value.dtype
-            cotangents[value] = g
+            cotangents[value] = described(g, value)
     return [cotangents.get(value) for value in wanted]
 
 

@@ -29,6 +29,8 @@ AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid
 _MAX_PREFIX = 16  # class token, distillation token, registers
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
 _MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad", "Cast", "Expand", "Gather", "Flatten"}
+_LOSES_LAYOUT = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Gather", "DepthToSpace", "SpaceToDepth"}
+_TURNS = {("nchw", (0, 2, 3, 1)): "nhwc", ("nhwc", (0, 3, 1, 2)): "nchw"}
 _NCHW_MAKERS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", *_POOLS}
 
 
@@ -60,7 +62,7 @@ def find(classifier: Classifier) -> tuple[Layer, ...]:
         for value in node.outputs:
             if value not in on_path:
                 continue
-            layer = _spatial(node, value, layouts.get(value, "nchw")) or _tokens(node, value, grids)
+            layer = _spatial(node, value, layouts.get(value)) or _tokens(node, value, grids)
             if layer is not None:
                 found[value] = layer
                 if layer.layout != "tokens":
@@ -118,23 +120,31 @@ def value_of(model: ir.Model, layer: Layer) -> ir.Value:
 
 
 def _layouts(classifier: Classifier, on_path: Collection[ir.Value]) -> dict[ir.Value, str]:
-    """Tell channels-first from channels-last rank-4 tensors by following them from operators that fix it."""
-    layouts: dict[ir.Value, str] = {}
+    """
+    Tell what the axes of rank-4 tensors mean, by following them from where it is known.
+
+    Convolutions and pooling fix ``nchw``; a transpose turns it into ``nhwc`` and back; a product of two computed
+    tensors is attention and gives ``heads``, (N, heads, T, T) or (N, heads, T, K / heads); other operators keep what
+    an operand of the same shape has. After a reshape nothing is known.
+    """
+    first = classifier.x
+    layouts = {first: "nhwc" if dims(first)[3] in (1, 3, 4) and dims(first)[1] not in (1, 3, 4) else "nchw"}
     for node in classifier.model.graph:
-        source = next((v for v in node.inputs if v in on_path), None)
-        before = layouts.get(source) if source is not None else None
+        known = [v for v in node.inputs if v in layouts]
         for value in node.outputs:
             if value not in on_path or value.shape is None or len(value.shape) != 4:
                 continue
-            if node.op_type in _NCHW_MAKERS:
+            if node.op_type in _NCHW_MAKERS and "heads" not in [layouts[v] for v in known]:
                 layouts[value] = "nchw"
+            elif _is_attention_product(node) or node.op_type == "Softmax":
+                layouts[value] = "heads"
             elif node.op_type == "Transpose":
-                perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else []
-                turned = {"nchw": [0, 2, 3, 1], "nhwc": [0, 3, 1, 2]}
-                if before in turned and perm == turned[before]:
-                    layouts[value] = "nhwc" if before == "nchw" else "nchw"
-            elif node.op_type not in _MOVES - {"Slice", "Pad", "Cast", "Split"} and before is not None:
-                layouts[value] = before
+                turn = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else ()
+                if known and (layouts[known[0]], turn) in _TURNS:
+                    layouts[value] = _TURNS[layouts[known[0]], turn]
+            elif node.op_type not in _LOSES_LAYOUT and known:
+                alike = [v for v in known if v is not None and v.shape == value.shape]
+                layouts[value] = layouts[(alike or known)[0]]
     return layouts
 
 
@@ -145,9 +155,9 @@ def _entry(node: ir.Node, value: ir.Value, layout: str, channels: int, grid: tup
     return Layer(value.name or "", node.name or "", node.op_type, module, shape, layout, channels, grid, prefix)
 
 
-def _spatial(node: ir.Node, value: ir.Value, layout: str) -> Layer | None:
+def _spatial(node: ir.Node, value: ir.Value, layout: str | None) -> Layer | None:
     """Return the entry of a rank-4 tensor with a grid."""
-    if node.op_type in _MOVES or value.shape is None or len(value.shape) != 4:
+    if node.op_type in _MOVES or value.shape is None or layout not in ("nchw", "nhwc"):
         return None
     if value.dtype is None or not value.dtype.is_floating_point():
         return None
@@ -156,13 +166,12 @@ def _spatial(node: ir.Node, value: ir.Value, layout: str) -> Layer | None:
     if len(sizes) != 3:
         return None
     channels, height, width = sizes if layout == "nchw" else (sizes[2], sizes[0], sizes[1])
-    is_score = node.op_type == "Softmax"  # attention probabilities are (N, heads, T, T): a grid of tokens, not of cells
-    if height * width <= 1 or is_score or _is_batched_matmul(node):
+    if height * width <= 1:
         return None
     return _entry(node, value, layout, channels, (height, width))
 
 
-def _is_batched_matmul(node: ir.Node) -> bool:
+def _is_attention_product(node: ir.Node) -> bool:
     """Tell attention's products (two computed operands) from a linear layer (one constant operand)."""
     return node.op_type == "MatMul" and not any(v is not None and v.is_initializer() for v in node.inputs)
 
@@ -176,7 +185,7 @@ def _tokens(node: ir.Node, value: ir.Value, grids: Sequence[tuple[int, int]]) ->
     batch, tokens, width = dims(value)
     if not isinstance(batch, str) and batch != 1:
         return None
-    if not isinstance(tokens, int) or not isinstance(width, int) or width == 1 or _is_batched_matmul(node):
+    if not isinstance(tokens, int) or not isinstance(width, int) or width == 1 or _is_attention_product(node):
         return None
     fits = [(tokens - h * w, (h, w)) for h, w in reversed(grids) if 0 <= tokens - h * w <= _MAX_PREFIX]
     if not fits:
@@ -218,20 +227,20 @@ def _last_attention(classifier: Classifier, found: dict[ir.Value, Layer]) -> ir.
     }
     on_path = upstream(graph, [classifier.logits])
     for node in reversed(graph):
-        if node.op_type != "Softmax" or node.outputs[0] not in on_path or len(node.outputs[0].shape or ()) < 3:
+        if not _is_attention_product(node) or node.outputs[0] not in on_path:
             continue
-        probabilities = node.outputs[0]
-        product = next((use.node for use in probabilities.uses() if use.node.op_type == "MatMul"), None)
-        if product is None:
+        left, right = (upstream(graph, [v]) for v in node.inputs if v is not None)
+        if not any(value in left | right for value in _scores(graph)):
             continue
-        other = next(v for v in product.inputs if v is not probabilities)
-        if other is None:
-            continue
-        common = upstream(graph, [probabilities]) & upstream(graph, [other])
-        shared = [v for v in tokens if v in common and found[v].channels in widths]
+        shared = [v for v in tokens if v in left and v in right and found[v].channels in widths]
         if shared:
             return shared[-1]
     return None
+
+
+def _scores(graph: ir.Graph) -> list[ir.Value]:
+    """Return the outputs of every softmax over tokens."""
+    return [node.outputs[0] for node in graph if node.op_type == "Softmax" and len(node.outputs[0].shape or ()) >= 3]
 
 
 # linear heads ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .bundle import Layer, Manifest, Program
 from .layers import find, linear_layers, resolve
 from .load import Classifier, load
 from .programs import build
-from .vjp.emit import dims
+from .vjp.emit import Emit, dims
 
 __all__ = ["Live", "manifest_of", "open_model"]
 
@@ -148,7 +148,7 @@ def manifest_of(
     x = classifier.x
     return Manifest(
         model={"name": name, "sha256": classifier.sha256, "producer": classifier.producer, "opset": classifier.opset},
-        input={"name": x.name, "shape": list(dims(x)), "dtype": str(x.dtype).lower()},
+        input={"name": x.name, "shape": list(dims(x)), "dtype": Emit.numpy_dtype(x).name},
         output=classifier.output,
         head=classifier.head,
         classes=classifier.classes,

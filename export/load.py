@@ -20,13 +20,15 @@ import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from camrt.errors import ModelError, NumericError
 
 from .shapes import BATCH, annotate
 from .vjp import RULES
-from .vjp.emit import dims
+from .vjp.emit import dims, initializer
+from .vjp.table import op_key
 
 __all__ = ["MIN_OPSET", "Classifier", "load"]
 
@@ -127,7 +129,13 @@ def load(
     proto, sha = _read(source, max_bytes)
     given = proto.SerializeToString()
     opset = _opset(proto)
-    model = ir.from_proto(_lift(_inline(proto), opset))
+    try:
+        model = ir.from_proto(_lift(_inline(proto), opset))
+    except ir.serde.SerdeError as error:
+        cause = error
+        while isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        raise ModelError(f"the model is damaged ({' '.join(str(cause).split())[:160]}): export it again") from error
     _simplify(model)
     x = _image_input(model)
     head_output = _choose_output(model, output)
@@ -152,7 +160,7 @@ def _read(source: str | Path | bytes, max_bytes: int) -> tuple[onnx.ModelProto, 
     """Return the parsed model, self-contained, and the sha256 of all that was read."""
     folder = None
     if isinstance(source, bytes):
-        data, title = source, "the given bytes"
+        data, title = source, "the given data"
     else:
         path = Path(source)
         if not path.is_file():
@@ -172,6 +180,7 @@ def _read(source: str | Path | bytes, max_bytes: int) -> tuple[onnx.ModelProto, 
         raise ModelError(f"{title} is not an ONNX model (or is cut short): give a complete .onnx file") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{title} holds no graph: give a complete .onnx file")
+    _check_text(proto, title)
     _read_external(proto, folder, len(data), max_bytes, digest)
     _check_tensors(proto)
     try:
@@ -187,6 +196,18 @@ def _check_bytes(size: int, max_bytes: int, title: str) -> None:
         raise ModelError(f"{title} is empty: give a complete .onnx file")
     if size > max_bytes:
         raise ModelError(f"{title} has {size} bytes, at most {max_bytes} are read: raise max_bytes or shrink the model")
+
+
+def _check_text(message: Message, title: str) -> None:
+    """Refuse names that are not UTF-8; protobuf hands them out as bytes."""
+    for field, value in message.ListFields():
+        if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            continue
+        for item in [value] if isinstance(value, (str, bytes, Message)) else value:
+            if isinstance(item, Message):
+                _check_text(item, title)
+            elif isinstance(item, bytes):
+                raise ModelError(f"{title} holds {item[:40]!r} for a name, which is not UTF-8: the file is damaged")
 
 
 def _tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
@@ -214,7 +235,8 @@ def _read_external(proto: onnx.ModelProto, folder: Path | None, size: int, max_b
         if not path.is_file():
             raise ModelError(f"tensor {tensor.name!r} wants the weights file {location!r}, which is not beside the model")
         try:
-            offset, length = int(entry.get("offset", 0)), int(entry.get("length", path.stat().st_size))
+            offset = int(entry.get("offset", 0))
+            length = int(entry.get("length", path.stat().st_size - offset))
         except ValueError as error:
             raise ModelError(f"tensor {tensor.name!r} has an offset or length that is not a number: refused") from error
         if offset < 0 or length < 0 or offset + length > path.stat().st_size:
@@ -279,7 +301,7 @@ def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
         if not onnx.defs.has(op, version, ""):
             continue
         schema = onnx.defs.get_schema(op, version, "")
-        if schema.has_function or schema.has_context_dependent_function:
+        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
             chosen.add(("", op))
     if not chosen:
         return proto
@@ -360,7 +382,7 @@ def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int
         if batch is None:
             raise
     if batch is None:
-        raise ModelError("the model's output does not follow its batch dimension: a classifier (N, ...) -> (N, C) was wanted")
+        raise _unfollowed(model)
     annotate(model, x, [batch, *given[1:]])
     return batch
 
@@ -368,6 +390,17 @@ def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int
 def _follows_batch(model: ir.Model) -> bool:
     """Tell whether the first dimension of every output is the batch."""
     return all(v.shape is not None and len(v.shape) > 0 and v.shape[0] == BATCH for v in model.graph.outputs)
+
+
+def _unfollowed(model: ir.Model) -> ModelError:
+    """Say why the output's first dimension is not the batch: an operator of unknown shape, or the graph itself."""
+    for node in model.graph:
+        if any(v.shape is None for v in node.outputs if v.name):
+            return ModelError(
+                f"the shape of what operator {op_key(node)} at node {node.name!r} makes cannot be found without running "
+                "it; a classifier of standard ONNX operators and fixed sizes was wanted: re-export the model"
+            )
+    return ModelError("the model's output does not follow its batch dimension: a classifier (N, ...) -> (N, C) was wanted")
 
 
 def _check_weights(model: ir.Model) -> None:
@@ -426,9 +459,7 @@ def _find_logits(model: ir.Model, output: ir.Value) -> tuple[ir.Value, str]:
         raise ModelError(f"floating-point scores were wanted, output {output.name!r} is {value.dtype}")
     if len(shape) == 2:
         return value, head
-    target = ir.Value(name="camrt/logits_shape", const_value=ir.tensor(np.array([-1, rest[0]], np.int64), name="camrt/logits_shape"))
-    target.shape, target.dtype = ir.Shape([2]), ir.DataType.INT64
-    model.graph.register_initializer(target)
+    target = initializer(model.graph, np.array([-1, rest[0]], np.int64), "camrt/logits_shape")
     flat = ir.node("Reshape", [value, target], name="camrt/logits")
     flat.outputs[0].name, flat.outputs[0].dtype = "camrt/logits", value.dtype
     flat.outputs[0].shape = ir.Shape([shape[0], rest[0]])

@@ -6,7 +6,7 @@ program           inputs                         outputs
 ================  =============================  ==========================================================
 forward           x                              logits
 features          x                              logits, activations.i (and context.j of a single layer)
-gradient          x, target (N,) int64, -1 =     logits, target, activations.i, gradients.i
+gradient          x, target (N,) int64, -1 =     logits, explained (N,) int64, activations.i, gradients.i
                   the predicted class
 seeded_gradient   x, seed (N, C)                 logits, activations.i, gradients.i
 tail              activations.0, context.j       logits
@@ -29,12 +29,12 @@ import onnx_ir.passes.common as passes
 
 from camrt.errors import LayerError
 
-from .backward import downstream, sweep, upstream
+from .backward import downstream, reads, sweep, upstream
 from .bundle import Layer, Program
 from .layers import value_of
 from .load import Classifier
 from .vjp import RULES
-from .vjp.emit import Emit, dims
+from .vjp.emit import Emit, described, dims
 
 __all__ = ["KINDS", "build", "context_of"]
 
@@ -72,7 +72,7 @@ class _Draft:
         taken: set[ir.Value] = set(self.inputs.values())
         for name, value in self.outputs.items():
             if value in taken:  # one tensor under two names needs a node of its own
-                self.outputs[name] = value = _described(emit.Identity(value), value)
+                self.outputs[name] = value = described(emit.Identity(value), value)
             taken.add(value)
         graph.outputs.extend(self.outputs.values())
         passes.RemoveUnusedNodesPass()(self.model)
@@ -89,12 +89,6 @@ class _Draft:
         return self.model
 
 
-def _described(value: ir.Value, like: ir.Value) -> ir.Value:
-    """Give `value` the shape and element type of `like`."""
-    value.shape, value.dtype = like.shape, like.dtype
-    return value
-
-
 # layouts: the tensor as the model has it, and as (N, K, h, w) ---------------------------------------------------
 
 
@@ -109,7 +103,7 @@ def _canonical(draft: _Draft, layer: Layer, value: ir.Value) -> ir.Value:
             made = e.Slice(value, e.const([layer.prefix]), e.const([layer.prefix + h * w]), e.const([1]))
         made = e.Reshape(e.Transpose(made, perm=[0, 2, 1]), e.const([-1, layer.channels, h, w]))
     if made is not value:
-        made.shape, made.dtype = ir.Shape([draft.batch, layer.channels, h, w]), value.dtype
+        described(made, value).shape = ir.Shape([draft.batch, layer.channels, h, w])
     return made
 
 
@@ -166,10 +160,10 @@ def _target_seed(draft: _Draft) -> ir.Value:
     is_predicted.dtype = ir.DataType.BOOL
     chosen = e.Where(is_predicted, predicted, target)
     chosen.shape, chosen.dtype = ir.Shape([draft.batch]), ir.DataType.INT64
-    draft.outputs["target"] = chosen
+    draft.outputs["explained"] = chosen
     on_off = e.const(np.array([0, 1], e.numpy_dtype(draft.logits)))
     seed = e.OneHot(chosen, e.const(np.array(draft.classes, np.int64)), on_off, axis=1)
-    return _described(seed, draft.logits)
+    return described(seed, draft.logits)
 
 
 def _cut_tail(draft: _Draft) -> None:
@@ -192,7 +186,7 @@ def _cut_tail(draft: _Draft) -> None:
     users = [(use.node, use.idx) for use in value.uses()]
     for node, place in users:
         node.replace_input_with(place, layout)
-    draft.values = [_described(layout, value)]
+    draft.values = [described(layout, value)]
     draft.outputs["logits"] = draft.logits
 
 
@@ -217,8 +211,8 @@ def context_of(graph: ir.Graph, x: ir.Value, logits: ir.Value, value: ir.Value) 
     for node in graph:
         if value in node.outputs or not any(v in after for v in node.outputs) or not any(v in needed for v in node.outputs):
             continue
-        for v in node.inputs:
-            if v is not None and v in moving and v not in after:
+        for v in reads(node):
+            if v in moving and v not in after:
                 around[v] = None
     return list(around)
 
@@ -229,7 +223,7 @@ def _give_context(draft: _Draft) -> None:
     e = draft.emit
     if layer.prefix:
         tokens = e.Slice(value, e.const([0]), e.const([layer.prefix]), e.const([1]))
-        tokens.shape, tokens.dtype = ir.Shape([draft.batch, layer.prefix, layer.channels]), value.dtype
+        described(tokens, value).shape = ir.Shape([draft.batch, layer.prefix, layer.channels])
         draft.outputs["context.0"] = tokens
     for index, outside in enumerate(context_of(draft.graph, draft.x, draft.logits, value), start=int(layer.prefix > 0)):
         draft.outputs[f"context.{index}"] = outside

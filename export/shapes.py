@@ -22,6 +22,8 @@ from onnx.reference.ops import load_op
 
 from camrt.errors import ModelError
 
+from .vjp.emit import initializer
+
 __all__ = ["BATCH", "annotate"]
 
 BATCH = "N"  # the name of the batch dimension in every shape
@@ -47,18 +49,22 @@ class _Walk:
         self.shapes: dict[ir.Value, Concrete | None] = {}
         self.types: dict[ir.Value, int] = {}
         self.data: dict[ir.Value, Array] = {}
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None:
-                raise ModelError(f"initializer {value.name!r} holds no data; save the model with its weights")
-            self.shapes[value] = tuple(int(d) for d in tensor.shape)
-            self.types[value] = int(tensor.dtype)
+        self._enter(model.graph)
         for value in model.graph.inputs:
             dims = shape if value is image else [d if isinstance(d, int) else None for d in value.shape or ()]
             self.shapes[value] = tuple(batch if d is None else int(d) for d in dims)
             self.types[value] = int(value.dtype or 1)
         for node in model.graph:
             self._visit(node)
+
+    def _enter(self, graph: ir.Graph) -> None:
+        """Take in the initializers of a graph."""
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None:
+                raise ModelError(f"initializer {value.name!r} holds no data; save the model with its weights")
+            self.shapes[value] = tuple(int(d) for d in tensor.shape.numpy())
+            self.types[value] = int(tensor.dtype)
 
     def constant(self, value: ir.Value) -> Array | None:
         """Return the array of a constant, reading an initializer only when it is asked for."""
@@ -76,6 +82,9 @@ class _Walk:
                 self.shapes[value] = array.shape
                 self.types[value] = int(ir.DataType.from_numpy(array.dtype))
             return
+        if node.op_type in _CONTROL and node.domain in ("", "ai.onnx"):
+            self._visit_control(node)
+            return
         inferred = self._infer(node)
         for value in node.outputs:
             kind = inferred.get(value.name or "")
@@ -88,6 +97,30 @@ class _Walk:
             known = tensor.HasField("shape") and all(d is not None for d in dims)
             self.shapes[value] = tuple(d for d in dims if d is not None) if known else None
             self._check_size(node, self.shapes[value])
+
+    def _visit_control(self, node: ir.Node) -> None:
+        """Give the outputs of If and Loop the shapes that every way through the node agrees on; Scan's stay unknown."""
+        ways: list[list[ir.Value | None]] = []
+        if node.op_type == "Loop":
+            ways.append(list(node.inputs[2:]))  # what is carried round, before the first round
+        for attribute in node.attributes.values():
+            if attribute.type != ir.AttributeType.GRAPH or node.op_type == "Scan":
+                continue
+            graph = attribute.as_graph()
+            self._enter(graph)
+            for value, dtype in zip(graph.inputs[:2], (ir.DataType.INT64, ir.DataType.BOOL), strict=False):
+                self.shapes[value], self.types[value] = (), int(dtype)  # a Loop's counter and condition
+            for value, first in zip(graph.inputs[2:], node.inputs[2:], strict=False):
+                if first is not None and first in self.types:
+                    self.shapes[value], self.types[value] = self.shapes[first], self.types[first]
+            for inner in graph:
+                self._visit(inner)
+            ways.append(list(graph.outputs[1:] if node.op_type == "Loop" else graph.outputs))
+        for value, *ends in zip(node.outputs, *ways, strict=False):
+            shapes = {self.shapes.get(end) for end in ends if end is not None}
+            self.shapes[value] = shapes.pop() if len(shapes) == 1 else None
+            if ends and ends[0] in self.types:
+                self.types[value] = self.types[ends[0]]
 
     @staticmethod
     def _check_size(node: ir.Node, shape: Concrete | None) -> None:
@@ -246,11 +279,9 @@ def _replace(graph: ir.Graph, node: ir.Node, data: Mapping[ir.Value, Array]) -> 
         if value in graph.outputs:
             return
     for value in node.outputs:
-        tensor = ir.tensor(np.ascontiguousarray(data[value]), name=value.name)
-        constant = ir.Value(name=value.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        value.name = f"{value.name}__folded"
-        ir.convenience.replace_all_uses_with(value, constant)
-        graph.register_initializer(constant)
+        name = value.name or ""
+        value.name = f"{name}__folded"
+        ir.convenience.replace_all_uses_with(value, initializer(graph, data[value], name))
     graph.remove(node, safe=True)
 
 
@@ -258,13 +289,9 @@ def _free_reshape(graph: ir.Graph, node: ir.Node) -> None:
     """Give a Reshape whose output has one batch dimension a constant target with -1 in its place."""
     shape = node.outputs[0].shape
     target = node.inputs[1]
-    if shape is None or target is None or target.is_initializer() or node.attributes.get_int("allowzero", 0):
+    if shape is None or target is None or target.is_initializer() or node.attributes.get_int("allowzero", False):
         return
     dims = [d if isinstance(d, int) else -1 for d in shape]
     if dims.count(-1) > 1 or 0 in dims:
         return
-    name = f"{node.outputs[0].name}__target"
-    tensor = ir.tensor(np.asarray(dims, np.int64), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    node.replace_input_with(1, value)
+    node.replace_input_with(1, initializer(graph, np.asarray(dims, np.int64), f"{node.outputs[0].name}__target"))

@@ -49,11 +49,11 @@ def sample(manifest_input: Mapping[str, Any], batch: int) -> Array:
     shape = [batch, *manifest_input["shape"][1:]]
     if str(manifest_input["dtype"]).startswith(("uint", "int")):
         return rng.integers(0, 256, shape).astype(manifest_input["dtype"])
-    noise = rng.normal(size=shape)
+    noise: Array = rng.normal(size=shape)
     for axis in range(1, 4):
         if shape[axis] > 4:
             noise = noise + np.roll(noise, 1, axis) + np.roll(noise, 2, axis)
-    return (noise / noise.std()).astype({"float": "float32"}.get(manifest_input["dtype"], manifest_input["dtype"]))
+    return np.asarray(noise / noise.std()).astype(manifest_input["dtype"])
 
 
 def check_parity(classifier: Classifier, source: Source, x: Array) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def check_parity(classifier: Classifier, source: Source, x: Array) -> dict[str, 
 def _apply_head(logits: Array, head: str) -> Array:
     """Apply what the given model applies to its logits."""
     if head == "sigmoid":
-        return 1 / (1 + np.exp(-logits))
+        return np.asarray(1 / (1 + np.exp(-logits)))
     if head == "none":
         return logits
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -137,7 +137,7 @@ def check_gradient(source: Source, layer: str, x: Array) -> dict[str, Any]:
     context = {name: named[name] for name in tail.inputs if name.startswith("context.")}
     feeds = {"x": x, "target": np.full(len(x), -1, np.int64)}
     results = dict(zip(gradient.outputs, run(_model(gradient), feeds), strict=True))
-    g, target = results["gradients.0"].astype(np.float64), results["target"]
+    g, target = results["gradients.0"].astype(np.float64), results["explained"]
     norm = np.sqrt((g**2).sum(axis=(1, 2, 3), keepdims=True))
     if not norm.all():
         return {"rel_error": 0.0, "step": 0.0, "note": "the gradient is zero on the sample"}

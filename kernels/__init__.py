@@ -14,8 +14,8 @@ scaling.py, .cu       `min_max`: each map to [0, 1], constant maps flagged
 component.py, .cu     `leading_component`: the first principal component through a Gram matrix
 ====================  ==========================================================================================
 
-Each ``.py`` file reads from top to bottom: the public function checks and dispatches, ``on_numpy`` is the
-specification, ``on_gpu`` launches the kernels of the ``.cu`` file of the same name.
+Each ``.py`` file reads from top to bottom: the public function checks and dispatches, ``_on_numpy`` is the
+specification, ``_on_gpu`` launches the kernels of the ``.cu`` file of the same name.
 """
 
 from __future__ import annotations

@@ -20,8 +20,6 @@ __all__ = ["Array", "DType", "computing_dtype", "is_cupy", "require_same_side", 
 Array: TypeAlias = npt.NDArray[Any]
 DType: TypeAlias = np.dtype[Any]
 
-FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-
 
 def is_cupy(array: object) -> bool:
     """
@@ -71,7 +69,7 @@ def computing_dtype(name: str, array: Array, axes: str) -> DType:
     """
     if not (isinstance(array, np.ndarray) or is_cupy(array)):
         raise ShapeError(f"{name} must be a NumPy or CuPy array {axes}, got {type(array).__name__}; convert it first")
-    if array.dtype not in FLOATS:
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise ShapeError(f"{name} must be float32 or float64 {axes}, got {array.dtype}; use astype('float32')")
     if array.ndim != axes.count(",") + 1:
         raise ShapeError(f"{name} must have the shape {axes}, got {array.shape}; add or join axes with reshape")
@@ -81,7 +79,25 @@ def computing_dtype(name: str, array: Array, axes: str) -> DType:
 
 
 def require_same_side(name: str, array: Array, other_name: str, other: Array) -> None:
-    """Refuse a NumPy array beside a CuPy array: the kernels never copy between host and device."""
+    """
+    Refuse a NumPy array beside a CuPy array: the kernels never copy between host and device.
+
+    Parameters
+    ----------
+    name : str
+        The name of an argument, for the message.
+    array : Array
+        That argument.
+    other_name : str
+        The name of the other argument.
+    other : Array
+        The other argument.
+
+    Raises
+    ------
+    ShapeError
+        If one is a CuPy array and the other is not.
+    """
     if is_cupy(array) != is_cupy(other):
         sides = [
             f"{who} on the {'GPU' if is_cupy(what) else 'host'}" for who, what in ((name, array), (other_name, other))
@@ -92,5 +108,17 @@ def require_same_side(name: str, array: Array, other_name: str, other: Array) ->
 
 
 def tolerance(dtype: DType) -> float:
-    """Return the share of a map's own size below which its variation is rounding: 1e-6, in float64 1e-12."""
+    """
+    Return the share of a map's own size below which its variation is rounding.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    float
+        1e-6 in float32, 1e-12 in float64.
+    """
     return 1e-12 if dtype == np.float64 else 1e-6

@@ -85,16 +85,16 @@ def leading_component(tensor: Array, *, center: bool) -> tuple[Array, Array]:
     """
     dtype = computing_dtype("tensor", tensor, "(N, K, h, w)")
     if is_cupy(tensor):
-        return on_gpu(tensor, center, dtype, Gpu.of(tensor))
-    return on_numpy(tensor, center, dtype)
+        return _on_gpu(tensor, center, dtype, Gpu.of(tensor))
+    return _on_numpy(tensor, center, dtype)
 
 
-def on_numpy(tensor: Array, center: bool, dtype: DType) -> tuple[Array, Array]:
+def _on_numpy(tensor: Array, center: bool, dtype: DType) -> tuple[Array, Array]:
     """Compute `leading_component` image by image, which bounds the float64 copies to one image."""
     n, k, h, w = tensor.shape
     maps, values = np.empty((n, h * w), dtype), np.empty((n, 2), dtype)
     for i in range(n):
-        channels = tensor[i].reshape(k, h * w).astype(np.float64)
+        channels = tensor[i].reshape(k, h * w).astype(np.float64, order="C")
         maps[i], values[i] = _leading(channels, center, tolerance(dtype))
     return maps.reshape(n, h, w), values
 
@@ -124,7 +124,7 @@ def _signed(projection: Array) -> Array:
     return -projection if projection[first] < 0 else projection
 
 
-def on_gpu(tensor: Array, center: bool, dtype: DType, gpu: Gpu) -> tuple[Array, Array]:
+def _on_gpu(tensor: Array, center: bool, dtype: DType, gpu: Gpu) -> tuple[Array, Array]:
     """Compute `leading_component` with the kernels of component.cu."""
     n, k, h, w = tensor.shape
     z = h * w

@@ -30,7 +30,7 @@ class Kernel:
     """
     One ``__global__`` function: where it stands and how it is called.
 
-    Parameters
+    Attributes
     ----------
     source : str
         The ``.cu`` file of this folder, without suffix.
@@ -52,7 +52,7 @@ class Gpu:
 
     Work is queued on the device's current stream; nothing here waits for it.
 
-    Parameters
+    Attributes
     ----------
     index : int
         The device's number.
@@ -62,12 +62,38 @@ class Gpu:
 
     @classmethod
     def of(cls, array: Array) -> Gpu:
-        """Return the device that holds the CuPy array `array`."""
+        """
+        Return the device that holds an array.
+
+        Parameters
+        ----------
+        array : Array
+            A CuPy array.
+
+        Returns
+        -------
+        Gpu
+            Its device.
+        """
         device: Any = array.device
         return cls(int(device.id))
 
     def contiguous(self, array: Array, dtype: DType) -> Array:
-        """Return `array` C-contiguous and of `dtype`, copied only if it is not so already."""
+        """
+        Return an array in C order and of a given type.
+
+        Parameters
+        ----------
+        array : Array
+            A CuPy array of any layout and type.
+        dtype : dtype
+            The type wanted.
+
+        Returns
+        -------
+        Array
+            The array itself where it is so already, else a copy.
+        """
         import cupy
 
         with cupy.cuda.Device(self.index):
@@ -75,7 +101,21 @@ class Gpu:
         return contiguous
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Return a new array with arbitrary content."""
+        """
+        Return a new array with arbitrary content.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Its shape.
+        dtype : dtype
+            Its type.
+
+        Returns
+        -------
+        Array
+            A CuPy array on this device.
+        """
         import cupy
 
         with cupy.cuda.Device(self.index):
@@ -83,7 +123,20 @@ class Gpu:
         return empty
 
     def launch(self, kernel: Kernel, dtype: DType, n_blocks: int, arguments: tuple[Array | int | float, ...]) -> None:
-        """Start `kernel`, compiled for `dtype`, on a row of `n_blocks` blocks; zero blocks start nothing."""
+        """
+        Start a kernel on a row of blocks; zero blocks start nothing.
+
+        Parameters
+        ----------
+        kernel : Kernel
+            The kernel.
+        dtype : dtype
+            What ``REAL`` is: float32 or float64.
+        n_blocks : int
+            The length of the grid, which has one dimension.
+        arguments : tuple of Array, int or float
+            In the order of the kernel's declaration; arrays C-contiguous and on this device.
+        """
         import cupy
 
         if n_blocks > 0:
@@ -92,12 +145,36 @@ class Gpu:
 
 
 def read_source(name: str) -> str:
-    """Return the text of the CUDA source `name` (without suffix) of this package."""
+    """
+    Return the text of a CUDA source of this package.
+
+    Parameters
+    ----------
+    name : str
+        The file's name without ``.cu``.
+
+    Returns
+    -------
+    str
+        The source.
+    """
     return (files(__name__.rpartition(".")[0]) / f"{name}.cu").read_text(encoding="utf-8")
 
 
 def compiler_options(dtype: DType) -> tuple[str, ...]:
-    """Return NVRTC's options for kernels over `dtype`."""
+    """
+    Return NVRTC's options for kernels over one floating type.
+
+    Parameters
+    ----------
+    dtype : dtype
+        What ``REAL`` is: float32 or float64.
+
+    Returns
+    -------
+    tuple of str
+        The options; the architecture is added by who compiles.
+    """
     return ("--std=c++17", "--fmad=false", f"-DREAL={'double' if dtype == np.float64 else 'float'}")
 
 

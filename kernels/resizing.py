@@ -80,8 +80,8 @@ def resize(maps: Array, size: tuple[int, int], *, align: Align = "half_pixel") -
     if align not in get_args(Align):
         raise InputError(f"align must be 'half_pixel' or 'corners', got {align!r}; PyTorch's default is 'half_pixel'")
     if is_cupy(maps):
-        return on_gpu(maps, (height, width), align, dtype, Gpu.of(maps))
-    return on_numpy(np.asarray(maps, dtype), (height, width), align)
+        return _on_gpu(maps, (height, width), align, dtype, Gpu.of(maps))
+    return _on_numpy(np.asarray(maps, dtype), (height, width), align)
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def on_numpy(maps: Array, size: tuple[int, int], align: Align) -> Array:
+def _on_numpy(maps: Array, size: tuple[int, int], align: Align) -> Array:
     """Compute `resize` map by map, which keeps the work in the cache."""
     rows = _samples(maps.shape[1], size[0], align, maps.dtype)
     columns = _samples(maps.shape[2], size[1], align, maps.dtype)
@@ -131,7 +131,7 @@ def _interpolate(values: Array, low: Array, fraction: Array, *, axis: int) -> Ar
     return result
 
 
-def on_gpu(maps: Array, size: tuple[int, int], align: Align, dtype: DType, gpu: Gpu) -> Array:
+def _on_gpu(maps: Array, size: tuple[int, int], align: Align, dtype: DType, gpu: Gpu) -> Array:
     """Compute `resize` with the kernel of resizing.cu."""
     n, h, w = maps.shape
     height, width = size

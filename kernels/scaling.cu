@@ -2,7 +2,7 @@
 //
 // maps and scaled (N, Z) with Z = h*w, degenerate (N,); C-contiguous. A block of THREADS threads owns one map: each
 // thread finds the extremes of every THREADS-th pixel, a tree joins them, then all threads rescale.
-// NaN wins every comparison, and a map that is not finite throughout ends as NaN throughout.
+// A NaN wins every search for the smallest, and a map that is not finite throughout ends as NaN throughout.
 
 #ifndef REAL
 #define REAL float
@@ -17,7 +17,7 @@ __device__ REAL smaller(REAL a, REAL b)
 
 __device__ REAL larger(REAL a, REAL b)
 {
-    return a != a || a > b ? a : b;
+    return a > b ? a : b;
 }
 
 extern "C" __global__ void min_max(const REAL *maps, REAL *scaled, bool *degenerate, long long n_pixels,

@@ -62,11 +62,11 @@ def min_max(maps: Array) -> tuple[Array, Array]:
     """
     dtype = computing_dtype("maps", maps, "(N, h, w)")
     if is_cupy(maps):
-        return on_gpu(maps, dtype, Gpu.of(maps))
-    return on_numpy(np.ascontiguousarray(maps, dtype))
+        return _on_gpu(maps, dtype, Gpu.of(maps))
+    return _on_numpy(np.ascontiguousarray(maps, dtype))
 
 
-def on_numpy(maps: Array) -> tuple[Array, Array]:
+def _on_numpy(maps: Array) -> tuple[Array, Array]:
     """Compute `min_max` of a contiguous array."""
     flat = maps.reshape(len(maps), -1 if len(maps) else 1)
     low, high = flat.min(1), flat.max(1)
@@ -82,7 +82,7 @@ def on_numpy(maps: Array) -> tuple[Array, Array]:
     return scaled, degenerate
 
 
-def on_gpu(maps: Array, dtype: DType, gpu: Gpu) -> tuple[Array, Array]:
+def _on_gpu(maps: Array, dtype: DType, gpu: Gpu) -> tuple[Array, Array]:
     """Compute `min_max` with the kernel of scaling.cu."""
     n, h, w = maps.shape
     scaled, degenerate = gpu.empty((n, h, w), dtype), gpu.empty((n,), np.dtype(bool))

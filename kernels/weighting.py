@@ -68,11 +68,11 @@ def weighted_sum(acts: Array, weights: Array, *, relu: bool = False) -> Array:
         )
     require_same_side("acts", acts, "weights", weights)
     if is_cupy(acts):
-        return on_gpu(acts, weights, relu, dtype, Gpu.of(acts))
-    return on_numpy(np.ascontiguousarray(acts, dtype), np.ascontiguousarray(weights, dtype), relu)
+        return _on_gpu(acts, weights, relu, dtype, Gpu.of(acts))
+    return _on_numpy(np.ascontiguousarray(acts, dtype), np.ascontiguousarray(weights, dtype), relu)
 
 
-def on_numpy(acts: Array, weights: Array, relu: bool) -> Array:
+def _on_numpy(acts: Array, weights: Array, relu: bool) -> Array:
     """Compute `weighted_sum` of contiguous arrays; image by image, so that BLAS never sees the batch."""
     n, k, h, w = acts.shape
     cells = acts.reshape(n, k, h * w)
@@ -88,7 +88,7 @@ def on_numpy(acts: Array, weights: Array, relu: bool) -> Array:
     return maps.reshape(n, h, w)
 
 
-def on_gpu(acts: Array, weights: Array, relu: bool, dtype: DType, gpu: Gpu) -> Array:
+def _on_gpu(acts: Array, weights: Array, relu: bool, dtype: DType, gpu: Gpu) -> Array:
     """Compute `weighted_sum` with the kernel of weighting.cu."""
     n, k, h, w = acts.shape
     maps = gpu.empty((n, h, w), dtype)

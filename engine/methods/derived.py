@@ -19,6 +19,7 @@ from .xgradcam import xgradcam
 
 _FUNCTIONS = (gradcam, gradcampp, xgradcam, layercam, hirescam, elementwisecam, eigengradcam)
 BASES = tuple(function.__name__ for function in _FUNCTIONS)  # importing them has filled their rows
+LIBRARIES = ("torchcam", "pytorch-grad-cam")  # a derived method of theirs has their own variant of the base
 
 
 def base_options(default: str) -> dict[str, Option]:
@@ -33,7 +34,8 @@ def base_options(default: str) -> dict[str, Option]:
     Returns
     -------
     dict of str to Option
-        ``base``, and ``base_variant`` (none: the one that matches the method's own variant, else the default).
+        ``base``, and ``base_variant`` (none: the library's own where the method's variant is a library's, else the
+        base's default).
     """
     variants = sorted({variant for base in BASES for variant in METHODS[base].variants})
     return {
@@ -53,7 +55,7 @@ def run_base(acts: Array, grads: Array, base: str, base_variant: str | None, var
     base : str
         One of `BASES`.
     base_variant : str or None
-        The base's variant; where None, the one called like `variant` if there is one, else its default.
+        The base's variant; where None, the library's own if `variant` names a library, else the base's default.
     variant : str
         The derived method's own variant.
 
@@ -70,7 +72,7 @@ def run_base(acts: Array, grads: Array, base: str, base_variant: str | None, var
     method = resolve(base)
     if method.id not in BASES:
         raise MethodError(f"{base!r} cannot be a base; choose from {', '.join(BASES)}")
-    if base_variant is None and variant in method.variants:
+    if base_variant is None and variant in LIBRARIES and variant in method.variants:
         base_variant = variant
     chosen, _ = validate(method, base_variant)
     answer = method.function(acts, grads, variant=chosen)

@@ -30,7 +30,7 @@ def fakecam(acts: Array, size: tuple[int, int], *, variant: str = "pixel") -> Re
 
     References
     ----------
-    Poppi et al. 2021, Revisiting the Evaluation of Class Activation Mapping, arXiv:2104.10252, section 3.
+    Poppi et al. 2021, Revisiting the Evaluation of Class Activation Mapping, arXiv:2104.10252.
     """
     shape = (len(acts), *(acts.shape[2:] if variant == "cell" else size))
     heat: Array = namespace(acts).ones(shape, dtype=acts.dtype)

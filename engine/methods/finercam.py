@@ -73,7 +73,7 @@ def finercam(
 
     References
     ----------
-    Zhang et al. 2025, Finer-CAM, arXiv:2501.11309, eqs. 4-6.
+    Zhang et al. 2025, Finer-CAM, arXiv:2501.11309.
     """
     seed = finer_seed(logits, target, variant=variant, alpha=alpha, ranks=ranks)
     return run_base(acts, gradients_of(seed), base, base_variant, variant)

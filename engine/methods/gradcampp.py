@@ -15,6 +15,7 @@ from __future__ import annotations
 from .arrays import Array, namespace, total
 from .table import Method, register
 
+CANCELS = 4e-6  # a millionth of the terms 2 and g S, which both have size 2 where they cancel
 VARIANTS = (
     "paper",
     "official",
@@ -62,9 +63,13 @@ def gradcampp(acts: Array, grads: Array, *, variant: str = "paper") -> Array:
     elif variant == "xplique":
         alpha = _guarded_by_one(grads, total(acts) / (acts.shape[2] * acts.shape[3]))
         weights = (alpha * positive).mean(axis=(2, 3))
-    else:
+    elif variant in ("paper", "no-relu"):
         gradient = grads if variant == "no-relu" else positive
-        weights = (_alpha(acts, grads, variant) * gradient).sum(axis=(2, 3))
+        denominator = 2 + gradient * total(acts)
+        denominator = xp.where(abs(denominator) <= CANCELS, xp.inf, denominator)
+        weights = (gradient / denominator).sum(axis=(2, 3))
+    else:
+        weights = (_alpha(acts, grads, variant) * positive).sum(axis=(2, 3))
     return weights
 
 
@@ -77,13 +82,10 @@ def _alpha(acts: Array, grads: Array, variant: str) -> Array:
         alpha = xp.where(grads != 0, square / (2 * square + total(acts) * square * grads + 1e-6), 0)
     elif variant == "cube-inside":
         alpha = ratio(square, 2 * square, total(acts * square * grads))
-    elif variant in ("official", "tf-keras-vis"):
+    else:
         alpha = _guarded_by_one(grads, total(acts))
         norm = total(xp.where(grads > 0, alpha, 0) if variant == "official" else alpha)
         alpha = alpha / xp.where(norm == 0, 1, norm)
-    else:
-        alpha = ratio(xp.ones_like(grads), xp.full_like(grads, 2), grads * total(acts))
-        alpha = xp.where(grads != 0, alpha, 0)
     return alpha
 
 

@@ -43,7 +43,7 @@ def layercam(acts: Array, grads: Array, *, variant: str = "official") -> Array:
 
     References
     ----------
-    Jiang et al. 2021, LayerCAM, IEEE TIP 30, eqs. 6-8.
+    Jiang et al. 2021, LayerCAM, IEEE TIP 30.
     """
     weights: Array = namespace(grads).maximum(grads, 0)
     return weights
@@ -80,7 +80,7 @@ def fuse_layercam(raws: Sequence[Array], *, gamma: float = 2.0, scale_layers: st
 
     References
     ----------
-    Jiang et al. 2021, LayerCAM, IEEE TIP 30, eq. 9.
+    Jiang et al. 2021, LayerCAM, IEEE TIP 30.
     """
     if scale_layers not in ("shallow", "all"):
         raise MethodError(f"option 'scale_layers' of layercam must be one of shallow, all; got {scale_layers!r}")

@@ -111,12 +111,13 @@ def check_finite(array: Array, method: str, layer: str) -> None:
     -----
     Cost: one pass over `array`; on a CUDA device one number is read back.
     """
-    flat = array.reshape(len(array), -1)
     with np.errstate(all="ignore"):
-        sums = abs(flat.sum(axis=1))  # NaN and infinity survive a sum, so a finite sum proves finite terms
+        sums = abs(
+            array.sum(axis=tuple(range(1, array.ndim)))
+        )  # NaN and infinity survive a sum, so a finite sum proves finite terms
     if bool((sums < np.inf).all()):
         return
-    broken = [index for index, row in enumerate(flat) if not bool(abs(row).max() < np.inf)]
+    broken = [index for index, row in enumerate(array) if not bool(abs(row).max() < np.inf)]
     if broken:
         which = f"image {broken[0]}" if len(broken) == 1 else f"images {', '.join(map(str, broken))}"
         raise NumericError(

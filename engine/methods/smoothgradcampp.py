@@ -75,7 +75,7 @@ def smoothgradcampp(
 
     References
     ----------
-    Omeiza et al. 2019, Smooth Grad-CAM++, arXiv:1908.01224, eqs. 5-7.
+    Omeiza et al. 2019, Smooth Grad-CAM++, arXiv:1908.01224.
     """
     if x.dtype.kind != "f":
         raise MethodError(
@@ -117,9 +117,10 @@ def _smooth_weights(acts: Array, samples: Iterator[tuple[Array, Array]], n: int,
     first, second, third = (xp.zeros(acts.shape, dtype=xp.float64) for _ in range(3))
     for _, grads in samples:
         gradient = grads.astype(xp.float64)
+        square = gradient * gradient
         first += gradient
-        second += gradient**2
-        third += gradient**3
+        second += square
+        third += square * gradient
     first, second, third = first / n, second / n, third / n
     numerator = first if variant == "paper" else second
     alpha = ratio(numerator, 2 * second, third * total(acts.astype(xp.float64)))
@@ -133,8 +134,10 @@ def _torchcam_map(acts: Array, samples: Iterator[tuple[Array, Array]], n: int) -
     second, third = xp.zeros(acts.shape, dtype=xp.float64), xp.zeros(acts.shape, dtype=xp.float64)
     for sample in samples:
         gradient = sample[1].astype(xp.float64)
-        second += gradient**2 / n
-        third += gradient**3 / n
+        square = gradient * gradient
+        second += square
+        third += square * gradient
+    second, third = second / n, third / n
     alpha = second / (2 * second + total(third * acts) + 1e-8)
     weights = (alpha * xp.maximum(gradient, 0)).sum(axis=(2, 3)).astype(acts.dtype)
     return kernels.weighted_sum(sample[0], weights)

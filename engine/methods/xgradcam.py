@@ -1,7 +1,7 @@
 """
 XGrad-CAM: channels weighted by their gradient, averaged with the activations as weights.
 
-Activations and gradients of one layer go in, channel weights come out. Fu et al. 2020, arXiv:2008.02312, eqs. 8-9: the
+Activations and gradients of one layer go in, channel weights come out. Fu et al. 2020, arXiv:2008.02312: the
 choice that satisfies the axioms of sensitivity and conservation.
 """
 
@@ -32,7 +32,7 @@ def xgradcam(acts: Array, grads: Array, *, variant: str = "paper") -> Array | Re
 
     References
     ----------
-    Fu et al. 2020, Axiom-based Grad-CAM, arXiv:2008.02312, eq. 9.
+    Fu et al. 2020, Axiom-based Grad-CAM, arXiv:2008.02312.
     """
     xp = namespace(acts)
     weighted, summed = total(acts * grads), total(acts)

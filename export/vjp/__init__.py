@@ -5,7 +5,7 @@ How to add one: write a function of the emitter, the node and the cotangent of i
 `table.vjp` with the operator's name over it.
 """
 
-from . import activation, conv, elementwise, index, reduce, resize, shape  # noqa: F401
+from . import activation, conv, elementwise, index, matmul, norm, pool, reduce, resize, shape, softmax  # noqa: F401
 from .table import RULES
 
 __all__ = ["RULES"]

@@ -2,8 +2,8 @@
 Gradient rules of elementwise functions of one tensor: activations, exponentials, rounding, casts.
 
 Masks of kinks come from `gate`; those of Relu, LeakyRelu, Clip and HardSigmoid are read from the output, so that ONNX
-Runtime still fuses the function into the convolution before it. At a kink itself the derivative is that of the flat
-side, as in PyTorch.
+Runtime still fuses the function into the convolution before it. At a bound itself nothing passes: PyTorch's relu, relu6
+and hardtanh agree; its clamp, which lets the cotangent pass there, cannot be told from the output.
 """
 
 from __future__ import annotations

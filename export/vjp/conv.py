@@ -4,12 +4,19 @@ Convolutions: the gradient of each with respect to its data input is a convoluti
 At stride 1 the gradient of Conv is again a Conv, with kernels flipped and input and output channels swapped: execution
 providers run it with their best kernels, where ConvTranspose is up to four times slower on depthwise kernels. Beyond
 stride 1 it is a ConvTranspose, always with symmetric pads (the CUDA provider drops others) and a Slice for what is
-left. Weights get no gradient; they must not depend on the model's input.
+left; small strided depthwise kernels are faster as one Conv a phase, woven together (Shi 2016). Weights get no gradient; they must not depend on the model's input.
+
+References
+----------
+Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,9 +24,11 @@ import onnx_ir as ir
 from .emit import Emit, constant, dims
 from .fixed import require_fixed
 from .table import vjp
-from .window import FAR, Window, extend, read_window, spatial_slice, static_sizes
+from .window import FAR, Window, extend, interleave, read_window, spatial_slice, static_sizes
 
-__all__: list[str] = []
+__all__ = ["transposed"]
+
+Array = np.ndarray[Any, Any]
 
 
 @vjp("Conv")
@@ -33,12 +42,14 @@ def conv(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
     array = constant(weights)
     if all(s == 1 for s in window.strides) and array is not None:
         dx = _flipped(e, g, array, window, groups)
+    elif array is not None and array.shape[:2] == (groups, 1) and _weaves_faster(window):
+        dx = _woven(e, g, array, window)
     else:
-        dx = _transposed(e, g, weights, window, groups)
+        dx = transposed(e, g, weights, window, groups)
     return dx, *[None] * (len(node.inputs) - 1)
 
 
-def _flipped(e: Emit, g: ir.Value, w: np.ndarray, window: Window, groups: int) -> ir.Value:  # type: ignore[type-arg]
+def _flipped(e: Emit, g: ir.Value, w: Array, window: Window, groups: int) -> ir.Value:
     """Return the input gradient at stride 1: correlate `g`, padded by extent - 1 - pad, with the kernels turned round."""
     m, c, *kernel = w.shape
     turned = np.flip(w, tuple(range(2, w.ndim))).reshape(groups, m // groups, c, *kernel).swapaxes(1, 2)
@@ -52,7 +63,7 @@ def _flipped(e: Emit, g: ir.Value, w: np.ndarray, window: Window, groups: int) -
     )
 
 
-def _transposed(e: Emit, g: ir.Value, weights: ir.Value, window: Window, groups: int) -> ir.Value:
+def transposed(e: Emit, g: ir.Value, weights: ir.Value, window: Window, groups: int) -> ir.Value:
     """
     Return the input gradient by ConvTranspose with symmetric pads.
 
@@ -84,6 +95,38 @@ def _surplus(window: Window) -> tuple[int, ...]:
     """Return how far windows reach beyond the input; at stride 1 that is the end pad, whatever the size."""
     rows = zip(window.strides, window.surplus, window.ends, strict=True)
     return tuple(end if stride == 1 else surplus for stride, surplus, end in rows)
+
+
+def _weaves_faster(window: Window) -> bool:
+    """Return whether one Conv a phase measured faster than ConvTranspose: small grids, or more than 3x3 kernels."""
+    possible = all(k >= s and d == 1 for k, s, d in zip(window.kernel, window.strides, window.dilations, strict=True))
+    return possible and len(window.kernel) == 2 and (prod(window.counts) <= 28 * 28 or prod(window.kernel) > 9)
+
+
+def _woven(e: Emit, g: ir.Value, w: Array, window: Window) -> ir.Value:
+    """
+    Return the input gradient of a depthwise Conv from one stride-1 Conv of `g` for each phase of the input's grid.
+
+    Input position i = s q + a meets output o = q + u through kernel offset k = a + p - s u; per axis and phase a, those
+    u with 0 <= k < kernel are first, ..., last.
+    """
+    sizes = [-(-n // s) for n, s in zip(window.sizes, window.strides, strict=True)]
+    parts = {}
+    for phase in product(*(range(s) for s in window.strides)):
+        taps, begins, ends = [], [], []
+        rows = zip(phase, sizes, window.counts, window.kernel, window.strides, window.begins, strict=True)
+        for a, size, count, k, s, p in rows:
+            first, last = -((k - 1 - a - p) // s), (a + p) // s
+            taps.append([a + p - s * u for u in range(first, last + 1)])
+            begins.append(-first)
+            ends.append(size - count + last)
+        cut = extend(e, g, [min(0, b) for b in begins], [min(0, b) for b in ends])
+        kernel = e.const(w[:, :, *np.ix_(*taps)], "phase")
+        pads = [max(0, p) for p in (*begins, *ends)]
+        parts[phase] = e.Conv(cut, kernel, group=len(w), pads=pads, kernel_shape=[len(t) for t in taps])
+    dx = interleave(e, parts, sizes, window.strides)
+    ends = [n if n < size * s else FAR for n, size, s in zip(window.sizes, sizes, window.strides, strict=True)]
+    return spatial_slice(e, dx, [0] * len(ends), ends)
 
 
 @vjp("ConvTranspose")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Emit", "constant", "dims"]
+__all__ = ["Emit", "constant", "described", "dims", "initializer"]
 
 Dim = int | str
 
@@ -53,6 +53,22 @@ def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def initializer(graph: ir.Graph, array: np.ndarray[Any, Any], name: str) -> ir.Value:
+    """Add `array` to `graph` as an initializer called `name`, and return it."""
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def described(value: ir.Value, like: ir.Value) -> ir.Value:
+    """Give `value` the shape and element type of `like`, and return it."""
+    value.shape = like.shape
+    if like.dtype is not None:
+        value.dtype = like.dtype
+    return value
 
 
 class Emit:
@@ -96,16 +112,10 @@ class Emit:
 
     def const(self, array: np.ndarray[Any, Any] | Sequence[int], name: str = "constant") -> ir.Value:
         """Return an initializer that holds `array` (a sequence of int becomes int64)."""
-        array = np.ascontiguousarray(array) if isinstance(array, np.ndarray) else np.asarray(array, np.int64)
+        array = np.asarray(array, order="C") if isinstance(array, np.ndarray) else np.asarray(array, np.int64)
         key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._constants:
-            title = f"{self.prefix}/{name}_{len(self._constants)}"
-            tensor = ir.tensor(array, name=title)
-            value = ir.Value(
-                name=title, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
-            self.graph.register_initializer(value)
-            self._constants[key] = value
+            self._constants[key] = initializer(self.graph, array, f"{self.prefix}/{name}_{len(self._constants)}")
         return self._constants[key]
 
     def scalar(self, number: float, like: ir.Value) -> ir.Value:

@@ -52,7 +52,7 @@ def gather(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
 def _one_hot(e: Emit, index: ir.Value, size: int, like: ir.Value, axis: int) -> ir.Value:
     """Return a new axis of `size` entries at `axis`: 1 at the index, 0 elsewhere."""
     values = np.array([0, 1], e.numpy_dtype(like))
-    return e.OneHot(index, e.const([size], "depth"), e.const(values, "off_on"), axis=axis)
+    return e.OneHot(index, e.const(np.array(size), "depth"), e.const(values, "off_on"), axis=axis)
 
 
 def _untake_elements(e: Emit, g: ir.Value, index: ir.Value, axis: int, size: int) -> ir.Value:

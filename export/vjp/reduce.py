@@ -61,7 +61,8 @@ def _read(e: Emit, node: ir.Node, g: ir.Value) -> _Reduction:
     named = integers(node, 1, "axes")
     if named is None:
         named = list(node.attributes.get_ints("axes", ()))
-    if not named and not node.attributes.get_int("noop_with_empty_axes", 0):
+    keeps_all = node.attributes.get_int("noop_with_empty_axes", 0)
+    if not named and not keeps_all:
         named = list(range(rank))
     axes = tuple(sorted(axis % rank for axis in named))
     return _Reduction(node, x, axes, _keep(e, node, axes, g), (None,) * (len(node.inputs) - 1))
@@ -69,7 +70,8 @@ def _read(e: Emit, node: ir.Node, g: ir.Value) -> _Reduction:
 
 def _keep(e: Emit, node: ir.Node, axes: tuple[int, ...], value: ir.Value) -> ir.Value:
     """Give `value`, of the result's shape, the reduced axes back as 1 where `node` dropped them."""
-    if not axes or node.attributes.get_int("keepdims", 1):
+    kept = node.attributes.get_int("keepdims", 1)
+    if kept or not axes:
         return value
     return e.Unsqueeze(value, e.const(list(axes), "axes"))
 

@@ -3,7 +3,7 @@ Gradient rule of Resize: one small matrix an axis.
 
 Resize is linear and separable: along each axis ``y = M x`` with a matrix known at export, so ``dx = M^T g``: a MatMul
 an axis, far cheaper than the convolutions around it. Nearest upsampling by whole factors sums blocks instead.
-References: ONNX operator Resize-19; the antialiased filters are Pillow's.
+Reference: ONNX operator Resize-19, whose antialiased filters fold what lies outside onto the border.
 """
 
 from __future__ import annotations
@@ -149,16 +149,16 @@ def resize_matrix(
     """
     if mode == "nearest":
         index = np.clip(ROUND[rounding](coordinates), 0, n_in - 1).astype(int)
-        return np.eye(n_in)[index]
+        return np.asarray(np.eye(n_in)[index])
     shrink = min(factor, 1.0) if antialias else 1.0
     reach = int(np.ceil(2 / shrink)) + 1  # taps each side, at least the filter's half width
     taps = np.arange(int(np.floor(coordinates.min())) - reach, int(np.ceil(coordinates.max())) + reach + 1)
     distance = np.abs(coordinates[:, None] - taps) * shrink
     weights = np.maximum(1 - distance, 0) if mode == "linear" else _keys(distance, cubic)
-    if antialias or exclude_outside:
+    if exclude_outside:
         weights = np.where((taps >= 0) & (taps < n_in), weights, 0)
-        weights = weights / weights.sum(axis=1, keepdims=True)
-    matrix = np.zeros((n_out, n_in))
+    weights /= weights.sum(axis=1, keepdims=True)
+    matrix: Array = np.zeros((n_out, n_in))
     np.add.at(matrix.T, np.clip(taps, 0, n_in - 1), weights.T)
     return matrix
 
@@ -167,7 +167,7 @@ def _keys(distance: Array, a: float) -> Array:
     """Return the cubic convolution kernel of Keys (1981) at `distance` >= 0."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+    return np.asarray(np.where(distance <= 1, near, np.where(distance < 2, far, 0)))
 
 
 def _block(matrix: Array) -> int:

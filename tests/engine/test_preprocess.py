@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -44,6 +44,7 @@ def test_a_crop_ratio_of_one_resizes_the_shorter_side_to_the_size() -> None:
     np.testing.assert_array_equal(fitted, torchvision_crop(picture, 224, 224))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.integers(1, 64))
 def test_the_cropped_window_lies_inside_the_resized_picture(height: int, width: int, rows: int, columns: int) -> None:
     if max(height, width) > 100 * min(height, width):
@@ -53,6 +54,7 @@ def test_the_cropped_window_lies_inside_the_resized_picture(height: int, width: 
     assert 0 <= frame.left <= frame.resized[1] - columns
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 64), st.integers(1, 64))
 def test_the_padded_picture_lies_inside_the_window_and_touches_two_borders(
     height: int, width: int, rows: int, columns: int

@@ -16,14 +16,14 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.h")
 GUARD_BYTES = 256
 DECLARATION = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
-SCALARS = {"long long": (int, ctypes.c_longlong), "double": (float, ctypes.c_double)}
+SCALARS: dict[str, tuple[type, Any]] = {"long long": (int, ctypes.c_longlong), "double": (float, ctypes.c_double)}
 ELEMENTS = {"float": np.float32, "double": np.float64, "bool": np.bool_}
 
 
@@ -34,7 +34,7 @@ class Device:
         """Keep the number."""
         self.id = number
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         """Make this device the current one, as CuPy would."""
         return self
 
@@ -46,7 +46,7 @@ class Array(np.ndarray):
     """An array of the stand-in; NumPy's own is none."""
 
     @property
-    def device(self) -> Device:
+    def device(self) -> Device:  # type: ignore[override]
         """Return the one device there is."""
         return Device(0)
 
@@ -66,7 +66,7 @@ class Compiler:
             drivers = "\n".join(_driver(name, parameters) for name, parameters in DECLARATION.findall(code))
             path.write_text(f'#include "{SHIM}"\n{code}\n{drivers}\n', encoding="utf-8")
             flags = [option.replace("--std", "-std") for option in options if option != "--fmad=false"]
-            command = ["g++", "-O1", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off", "-fPIC", "-shared", *flags]
+            command = ["g++", "-O1", "-Wall", "-Wno-unused-function", "-ffp-contract=off", "-fPIC", "-shared", *flags]
             done = subprocess.run([*command, "-o", f"{path}.so", path], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             self.libraries[key] = ctypes.CDLL(f"{path}.so")
@@ -111,7 +111,7 @@ class Function:
                 _check_guards(array)
 
 
-def make(compiler: Compiler, *, reverse: bool) -> ModuleType:
+def make(compiler: Compiler, *, reverse: bool) -> Any:
     """Return the stand-in; with `reverse`, the threads of a block run last to first."""
 
     def ascontiguousarray(array: np.ndarray, dtype: Any = None) -> Array:
@@ -134,7 +134,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     whole = np.full(n_bytes + 2 * GUARD_BYTES, 0xFF, np.uint8)
     inside = whole[GUARD_BYTES : GUARD_BYTES + n_bytes]
-    return inside.view(dtype).reshape(shape).view(Array)
+    array: Array = inside.view(dtype).reshape(shape).view(Array)
+    return array
 
 
 def has_compiler() -> bool:
@@ -147,9 +148,9 @@ def _driver(name: str, parameters: str) -> str:
     names = [parameter.split("*")[-1].split()[-1] for parameter in parameters.split(",")]
     listed = ", ".join(names)
     return (
-        f'extern "C" int run_{name}(long long n_blocks, int width, int height, int reverse, {parameters})\n'
+        f'extern "C" int run_{name}(long long launch_blocks, int launch_x, int launch_y, int reverse, {parameters})\n'
         f"{{\n    auto body = [&] {{ {name}({listed}); }};\n"
-        "    return run(n_blocks, width, height, reverse, [](void *b) { (*(decltype(body) *)b)(); }, &body);\n}\n"
+        "    return run(launch_blocks, launch_x, launch_y, reverse, [](void *b) { (*(decltype(body) *)b)(); }, &body);\n}\n"
     )
 
 

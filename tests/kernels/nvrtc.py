@@ -22,9 +22,11 @@ def load() -> ctypes.CDLL | None:
     """Return the library, or None where the package is not installed."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "cu13" / "lib" / "libnvrtc.so.13"
-        if path.is_file():
-            return ctypes.CDLL(str(path))
+        libraries = Path(folder) / "cu13" / "lib"
+        if (libraries / "libnvrtc.so.13").is_file():
+            for builtins in libraries.glob("libnvrtc-builtins.so.13*"):  # NVRTC asks for it by its bare name
+                ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+            return ctypes.CDLL(str(libraries / "libnvrtc.so.13"))
     return None
 
 

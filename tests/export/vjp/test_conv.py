@@ -31,6 +31,7 @@ class Spec:
 
 
 FLIPPED, TRANSPOSED, SLICED = ("Conv",), ("ConvTranspose",), ("ConvTranspose", "Slice")
+WOVEN = (*["Conv"] * 4, *["Unsqueeze"] * 4, *["Concat"] * 3, "Reshape", "Slice")
 
 CONV_SPECS = [
     Spec("plain_3x3", (2, 3, 6, 5), (4, 3, 3, 3), {}, FLIPPED),
@@ -59,7 +60,15 @@ CONV_SPECS = [
     Spec("strided_far_pads", (2, 2, 5, 5), (3, 2, 3, 3), {"strides": [2, 3], "pads": [5, 0, 1, 4]}),
     Spec("strided_dilated", (2, 2, 11, 10), (3, 2, 3, 3), {"strides": [2, 3], "dilations": [2, 1], "pads": [2, 1, 2, 1]}),
     Spec("strided_grouped", (2, 4, 7, 7), (6, 2, 3, 3), {"strides": [2, 2], "group": 2, "pads": [1, 1, 1, 1]}, TRANSPOSED),
-    Spec("strided_depthwise", (2, 4, 8, 7), (4, 1, 3, 3), {"strides": [2, 2], "group": 4, "pads": [1, 1, 1, 1]}, TRANSPOSED),
+    Spec("strided_depthwise", (2, 4, 8, 7), (4, 1, 3, 3), {"strides": [2, 2], "group": 4, "pads": [1, 1, 1, 1]}, WOVEN),
+    Spec("strided_depthwise_5x5_odd", (3, 3, 9, 11), (3, 1, 5, 5), {"strides": [2, 2], "group": 3, "pads": [2, 2, 2, 2]}),
+    Spec("strided_depthwise_same", (2, 3, 8, 7), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "auto_pad": "SAME_UPPER"}, None, (0, 1, 1, 1)),
+    Spec("strided_depthwise_tight", (1, 3, 9, 8), (3, 1, 2, 4), {"strides": [2, 3], "group": 3}),
+    Spec("strided_depthwise_one_axis", (2, 3, 9, 8), (3, 1, 3, 3), {"strides": [2, 1], "group": 3, "pads": [1, 1, 1, 1]}),
+    Spec("strided_depthwise_far_pads", (2, 3, 6, 5), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "pads": [4, 0, 1, 5]}),
+    Spec("strided_depthwise_large", (1, 2, 60, 58), (2, 1, 3, 3), {"strides": [2, 2], "group": 2, "pads": [1, 1, 1, 1]}, TRANSPOSED),
+    Spec("strided_depthwise_dilated", (2, 3, 9, 8), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "dilations": [2, 1]}, TRANSPOSED),
+    Spec("strided_depthwise_line", (2, 3, 9), (3, 1, 3), {"strides": [2], "group": 3}, TRANSPOSED),
     Spec("strided_same_upper", (2, 2, 8, 7), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, SLICED, (0, 1, 1, 1)),
     Spec("strided_same_lower", (2, 2, 8, 7), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, None, (1, 1, 0, 1)),
     Spec("strided_valid", (2, 2, 8, 7), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "VALID"}, TRANSPOSED, (0, 0, 0, 0)),

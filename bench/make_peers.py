@@ -1,0 +1,69 @@
+"""
+Make a virtual environment with the libraries camrt is compared with.
+
+    python bench/make_peers.py FOLDER
+
+torch-cam and pytorch-grad-cam live apart from camrt, at pinned versions, so that neither side's requirements bend the
+other's. torchvision and pytorch-grad-cam are installed without their requirements: torchvision would pull another torch,
+pytorch-grad-cam a second OpenCV. `bench/torchvision_cpu.py` lets torchvision import beside a CPU build of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+TORCH = ["torch==2.13.0"]
+ALONE = ["torchvision==0.28.0", "torchcam==0.5.0", "grad-cam==1.5.7"]
+NEEDED = [
+    "matplotlib==3.11.2",
+    "numpy==2.4.6",
+    "opencv-python-headless==5.0.0.93",
+    "pillow==13.0.0",
+    "scikit-learn==1.9.1",
+    "scipy==1.17.1",
+    "tqdm==4.70.1",
+    "ttach==0.0.3",
+]
+
+
+def make(folder: Path) -> Path:
+    """
+    Create the environment and return its interpreter.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it goes; packages that are there already are kept.
+
+    Returns
+    -------
+    Path
+        The interpreter that can import both libraries.
+
+    Raises
+    ------
+    CalledProcessError
+        If a package cannot be installed.
+    """
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    for packages, flags in ((TORCH, []), (ALONE, ["--no-deps"]), (NEEDED, [])):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *flags, *packages], check=True)
+    lines = "import torchvision_cpu, torchcam.methods, pytorch_grad_cam"
+    subprocess.run([python, "-c", lines], check=True, cwd=Path(__file__).parent)
+    return python
+
+
+def main() -> None:
+    """Read the folder from the command line and make the environment there."""
+    parser = argparse.ArgumentParser(description="Make a virtual environment with torch-cam and pytorch-grad-cam.")
+    parser.add_argument("folder", type=Path, help="where the environment goes")
+    sys.stdout.write(f"{make(parser.parse_args().folder)}\n")
+
+
+if __name__ == "__main__":
+    main()

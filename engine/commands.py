@@ -1,0 +1,337 @@
+"""
+The commands of ``camrt``: each reads its arguments, calls the engine, and prints.
+
+Progress and notes go to stderr and are absent when stderr is no terminal or ``--quiet`` is given; ``--json`` puts one
+JSON object on stdout. Mistakes are `camrt.errors`, which `camrt.cli` turns into one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .errors import ImageError, MethodError, OutputError
+from .explainer import Explainer, load
+from .explanation import Explanation
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Explain image classifiers: class activation maps for any ONNX model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+CHUNK = 32  # pictures read before maps are made, so that memory does not grow with a folder
+
+Model = Annotated[Path, typer.Option("--model", "-m", help="An .onnx file or a bundle folder.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that results are written to.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="Class index or label; also prob:C, logprob:C, contrast:A-B. Repeat for several."),
+]
+LayerNames = Annotated[list[str] | None, typer.Option("--layer", "-l", help="Tensor, node or module path. Repeat to fuse.")]
+Labels = Annotated[Path | None, typer.Option(help="Class names: .txt, .json or .csv.")]
+Preset = Annotated[
+    str | None, typer.Option(help="imagenet, caffe, tf, raw, half, cifar10, or a .json file with the fields.")
+]
+Providers = Annotated[str, typer.Option(help="Execution providers in order: cpu, cuda, openvino, tensorrt (untested).")]
+Colormap = Annotated[str, typer.Option(help="jet or viridis.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Options = Annotated[list[str] | None, typer.Option("--option", help="A method's option, name=value. Repeat for several.")]
+
+
+@app.command()
+def explain(
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
+    model: Model,
+    method: Annotated[str, typer.Option(help="A method id or alias, for example gradcam or Score-CAM.")] = "gradcam",
+    target: Targets = None,
+    layer: LayerNames = None,
+    variant: Annotated[str | None, typer.Option(help="One of the method's variants.")] = None,
+    option: Options = None,
+    out: Out = Path("camrt-out"),
+    preprocess: Preset = None,
+    labels: Labels = None,
+    providers: Providers = "cpu",
+    pipeline: Annotated[str, typer.Option(help="camrt, pytorch-grad-cam or torchcam.")] = "camrt",
+    fuse: Annotated[str | None, typer.Option(help="How maps of several layers are joined.")] = None,
+    eigen_smooth: Annotated[bool, typer.Option(help="Leading component of the weighted activations.")] = False,
+    tta: Annotated[bool, typer.Option(help="Average six mirrored and brightened runs.")] = False,
+    colormap: Colormap = "jet",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Explain pictures: overlays, arrays and a manifest for each."""
+    paths = find_pictures(images)
+    explainer = open_explainer(model, preprocess, labels, providers, quiet)
+    options = read_options(option)
+    asked: Any = list(target) if target else None
+    lines: list[dict[str, Any]] = []
+    with progress_bar("explaining", len(paths), quiet) as advance:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            result = explainer.explain(
+                [str(path) for path in chunk], method=method, target=asked, layer=layer, variant=variant, options=options,
+                pipeline=pipeline, fuse=fuse, eigen_smooth=eigen_smooth, tta=tta,
+            )  # fmt: skip
+            files = result.save(_folder(out, start, len(paths)), colormap=colormap)
+            lines += summarise(result, [str(path) for path in chunk])
+            advance(len(chunk))
+    if as_json:
+        print_json({"model": explainer.manifest.model, "out": str(out), "results": lines, "files": _all_files(out)})
+        return
+    print_summary(lines, quiet)
+    typer.echo("\n".join(map(str, files if len(paths) <= CHUNK else [out])))
+
+
+@app.command()
+def compare(
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
+    model: Model,
+    methods: Annotated[str, typer.Option(help="Method ids, separated by commas.")] = "gradcam,gradcampp,hirescam,layercam,eigencam",
+    target: Targets = None,
+    layer: LayerNames = None,
+    out: Out = Path("camrt-out"),
+    preprocess: Preset = None,
+    labels: Labels = None,
+    providers: Providers = "cpu",
+    colormap: Colormap = "jet",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods: a grid of methods and targets for each picture, and one HTML report."""
+    from .comparison import compare_methods
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise MethodError("at least one method was wanted, for example --methods gradcam,layercam; none came")
+    paths = find_pictures(images)
+    explainer = open_explainer(model, preprocess, labels, providers, quiet)
+    asked: Any = list(target) if target else None
+    with progress_bar("comparing", len(paths) * len(names), quiet) as advance:
+        written = compare_methods(
+            explainer, [str(path) for path in paths], names, out, target=asked, layer=layer, colormap=colormap, advance=advance
+        )
+    if as_json:
+        print_json({"model": explainer.manifest.model, "out": str(out), **written.figures, "files": [str(p) for p in written.paths]})
+    else:
+        typer.echo("\n".join(map(str, written.paths)))
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="An .onnx file or a bundle folder.")],
+    every_layer: Annotated[bool, typer.Option("--all", help="Every candidate layer, not only the telling ones.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a model offers: input, head, layers with the default and its reason, operators and their rules."""
+    from .inspection import inspect_model
+
+    described = inspect_model(load(model), every_layer=every_layer)
+    if as_json:
+        print_json(described)
+    else:
+        print_inspection(described)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="An .onnx file.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle folder to write.")],
+    layer: Annotated[list[str] | None, typer.Option("--layer", "-l", help="Layers to prepare; the first is the default.")] = None,
+    labels: Labels = None,
+    preprocess: Preset = None,
+    output: Annotated[str | None, typer.Option(help="The output that holds the scores, for a model with several.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Prepare a bundle: programs, weights and manifest, verified; explaining from it needs no onnx."""
+    from camrt.export.write import export as write_bundle
+
+    explainer = open_explainer(model, preprocess, labels, "cpu", quiet, output)
+    bundle = write_bundle(
+        model, folder, layers=layer, labels=explainer.labels, preprocess=explainer.preprocess.to_dict(), output=output,
+        overwrite=overwrite,
+    )  # fmt: skip
+    figures = bundle.manifest.verification
+    if as_json:
+        print_json({"bundle": str(folder), "programs": [p.kind for p in bundle.programs], "verification": figures})
+        return
+    if not quiet:
+        _err().print(f"parity with the given model: {figures['parity']['max_rel']:.1e} relative")
+        for name, figure in figures.get("gradient", {}).items():
+            _err().print(f"gradient at {name}: {figure['rel_error']:.1e} from finite differences")
+    typer.echo(str(folder))
+
+
+@app.command()
+def demo(
+    out: Out = Path("camrt-demo"),
+    colormap: Colormap = "jet",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Explain the embedded model on pictures it draws: overlays, a grid, and a report; no network, no data."""
+    from .demo.run import STEPS, run_demo
+
+    with progress_bar("demo", STEPS, quiet) as advance:
+        paths = run_demo(out, colormap=colormap, advance=advance)
+    if as_json:
+        print_json({"out": str(out), "files": [str(path) for path in paths]})
+    else:
+        typer.echo("\n".join(map(str, paths)))
+
+
+# arguments -------------------------------------------------------------------------------------------------------
+
+
+def find_pictures(patterns: Sequence[str]) -> list[Path]:
+    """Expand files, folders and globs into pictures, in order, each once."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ImageError(f"pictures were wanted, the folder {pattern!r} holds none ({', '.join(sorted(SUFFIXES))})")
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).is_file()]
+            if not inside:
+                raise ImageError(f"a picture, folder or glob was wanted; nothing is there for {pattern!r}")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def read_options(pairs: Sequence[str] | None) -> dict[str, object]:
+    """Read ``name=value`` pairs; the method checks names and values."""
+    options: dict[str, object] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise MethodError(f"an option is name=value, for example --option n=10; got {pair!r}")
+        options[name.strip()] = value.strip()
+    return options
+
+
+def open_explainer(
+    model: Path, preprocess: str | None, labels: Path | None, providers: str, quiet: bool, output: str | None = None
+) -> Explainer:
+    """Open the model, and say on stderr what was assumed about its input."""
+    given: Any = preprocess
+    if preprocess is not None and preprocess.endswith(".json"):
+        try:
+            given = json.loads(Path(preprocess).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ImageError(f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}") from error
+    explainer = load(model, preprocess=given, labels=labels, providers=providers, output=output)
+    if not quiet and explainer.preprocess_reason not in ("given by the caller", "kept in the bundle"):
+        _err().print(f"preprocessing: {explainer.preprocess.name} ({explainer.preprocess_reason}); change it with --preprocess")
+    return explainer
+
+
+def _folder(out: Path, start: int, total: int) -> Path:
+    """Return the folder of one chunk: long runs get numbered parts, each with its own manifest."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"a folder to write to was wanted, {str(out)!r} is a file")
+    return out if total <= CHUNK else out / f"part-{start // CHUNK:04d}"
+
+
+# printing --------------------------------------------------------------------------------------------------------
+
+
+def _err() -> Console:
+    """Return the console notes and progress go to."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show progress on stderr while a command runs; yields a function that advances it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err(), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def print_json(data: Any) -> None:
+    """Put one JSON object on stdout."""
+    typer.echo(json.dumps(data, indent=1, default=str))
+
+
+def summarise(result: Explanation, sources: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row an image and target."""
+    probabilities = result.probabilities
+    return [
+        {
+            "image": source,
+            "target": int(result.targets[i, t]),
+            "label": result.labels[i][t],
+            "probability": float(probabilities[i, t]),
+            "value": float(result.values[i, t]),
+            "degenerate": bool(result.degenerate[i, t]),
+            **{name: flag[i, t].item() for name, flag in result.flags.items()},
+        }
+        for i, source in enumerate(sources)
+        for t in range(result.targets.shape[1])
+    ]
+
+
+def print_summary(rows: Sequence[dict[str, Any]], quiet: bool) -> None:
+    """Show what was explained, on stderr."""
+    if quiet:
+        return
+    table = Table("image", "target", "label", "probability", "note", box=None)
+    for row in rows[:CHUNK]:
+        note = "constant map" if row["degenerate"] else ""
+        table.add_row(Path(row["image"]).name, str(row["target"]), row["label"], f"{row['probability']:.3f}", note)
+    _err().print(table)
+
+
+def print_inspection(described: dict[str, Any]) -> None:
+    """Show a model on stdout as short tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    model, given = described["model"], described["input"]
+    console.print(f"{model['name']}  opset {model['opset']}  {model['producer']}  sha256 {model['sha256'][:12]}")
+    batch = "any batch" if described["batch"] is None else f"batch {described['batch']} only"
+    console.print(f"input {given['name']} {given['shape']} {given['dtype']}, {batch}; {described['classes']} classes, head {described['head']}")
+    console.print(f"preprocessing {described['preprocess']['name']}: {described['preprocess']['reason']}")
+    table = Table("", "layer", "module", "operator", "K", "grid", "why", box=None)
+    for layer in described["layers"]:
+        mark = "*" if layer["default"] else ""
+        grid = f"{layer['grid'][0]}x{layer['grid'][1]}"
+        table.add_row(mark, layer["name"], layer["module"], layer["op"], str(layer["channels"]), grid, layer["reason"])
+    console.print(table)
+    console.print(f"{len(described['layers'])} of {described['layers_in_all']} layers; --all shows every one")
+    if described["linear_layers"]:
+        console.print(f"GAP + linear head: cam works at {', '.join(described['linear_layers'])}")
+    lacking = [op for op, entry in described.get("operators", {}).items() if not entry["rule"]]
+    if "operators" in described:
+        ops = ", ".join(f"{op} {entry['count']}" for op, entry in described["operators"].items())
+        console.print(f"operators: {ops}")
+        console.print(f"without a gradient rule: {', '.join(lacking) or 'none'}")
+
+
+def _all_files(out: Path) -> list[str]:
+    """Return every file below a folder."""
+    return sorted(str(path) for path in out.rglob("*") if path.is_file())

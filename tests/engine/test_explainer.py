@@ -1,0 +1,319 @@
+"""The whole way from a prepared batch to a heatmap, on classifiers whose answers are known in closed form."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import camrt
+from camrt.errors import BundleError, LayerError, MethodError, NumericError, TargetError
+from camrt.export.write import export
+from camrt.kernels import min_max, resize
+from camrt.methods import METHODS
+from camrt.targets import Contrast, LogProbability, Probability, Vector
+from tests import tiny
+
+LABELS = ("ant", "bee", "cow", "doe, deer", "elk")
+RAW = {"name": "raw", "size": tiny.SIZE, "resize": "squash"}
+PREPARED: dict[str, Any] = {"preprocess": "half", "labels": LABELS}
+GRADIENT_FREE_NOISE = {"randomcam"}
+
+
+def explainer(model: bytes | None = None, **settings: Any) -> camrt.Explainer:
+    """Open a tiny model."""
+    return camrt.load(model or tiny.mlp(), **{**PREPARED, **settings})
+
+
+def ids() -> list[str]:
+    """Return every method id except the one that needs a linear head."""
+    return sorted(set(METHODS) - {"cam"})
+
+
+# closed forms ----------------------------------------------------------------------------------------------------
+
+
+def test_with_a_linear_head_behind_gap_four_methods_give_cam_over_z() -> None:
+    opened, x = explainer(tiny.gap()), tiny.images(3)
+    acts = opened.activations(x)["a2"]
+    head = tiny.weights()["head"][:, 2]
+    want = np.einsum("nkhw,k->nhw", acts.astype("f8"), head) / acts[0, 0].size
+    for method in ("gradcam", "hirescam", "xgradcam"):
+        np.testing.assert_allclose(opened.explain(x, method=method, target=2).raw[:, 0], want, atol=2e-6)
+    np.testing.assert_allclose(opened.explain(x, method="cam", target=2).raw[:, 0] / acts[0, 0].size, want, atol=2e-6)
+
+
+def test_hirescam_on_one_linear_layer_sums_to_the_logit_less_its_bias() -> None:
+    opened, x = explainer(tiny.flatten()), tiny.images(4)
+    result = opened.explain(x, method="hirescam", target=[0, 3])
+    want = result.logits[:, [0, 3]] - tiny.weights()["bias"][[0, 3]]
+    np.testing.assert_allclose(result.raw.sum(axis=(2, 3)), want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_heatmap_is_the_pipeline_of_the_raw_map() -> None:
+    result = explainer().explain(tiny.images(3), target=1)
+    want, flat = min_max(resize(np.maximum(result.raw[:, 0], 0), tiny.SIZE))
+    np.testing.assert_array_equal(result.heatmaps[:, 0], want)
+    np.testing.assert_array_equal(result.degenerate[:, 0], flat)
+    assert result.heatmaps.min() >= 0
+    assert result.heatmaps.max() <= 1
+
+
+def test_logits_come_before_a_final_softmax() -> None:
+    x = tiny.images(3)
+    plain, soft = explainer(tiny.gap()), explainer(tiny.gap(softmax=True))
+    np.testing.assert_allclose(plain.logits(x), soft.logits(x), atol=1e-6)
+    assert soft.manifest.head == "softmax"
+
+
+def test_gradients_and_activations_are_public_and_agree_with_finite_differences() -> None:
+    opened, x = explainer(), tiny.images(2)
+    rng = np.random.default_rng(3)
+    direction = rng.normal(size=x.shape).astype("f4")
+    g = opened.input_gradient(x, 4).astype("f8")
+    step = 3e-4  # small enough to meet few kinks, large enough for float32
+    up, down = (opened.logits(x + s * step * direction)[:, 4].astype("f8") for s in (1, -1))
+    np.testing.assert_allclose((g * direction).sum(axis=(1, 2, 3)), (up - down) / (2 * step), rtol=2e-2, atol=2e-2)
+    assert opened.gradients(x, 4)["a2"].shape == opened.activations(x)["a2"].shape
+
+
+# targets ---------------------------------------------------------------------------------------------------------
+
+
+def test_none_means_the_predicted_class() -> None:
+    opened, x = explainer(), tiny.images(6)
+    result = opened.explain(x)
+    np.testing.assert_array_equal(result.targets[:, 0], result.logits.argmax(axis=1))
+    for row, expected in zip(result.labels, result.targets[:, 0], strict=True):
+        assert row[0] == LABELS[expected]
+
+
+@pytest.mark.parametrize("method", ids())
+def test_several_targets_equal_one_call_each(method: str) -> None:
+    opened, x = explainer(), tiny.images(3)
+    together = opened.explain(x, method=method, target=[3, "bee", 4])
+    for place, target in enumerate([3, 1, 4]):
+        alone = opened.explain(x, method=method, target=target)
+        np.testing.assert_allclose(together.raw[:, place], alone.raw[:, 0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(together.targets[:, place], alone.targets[:, 0])
+
+
+def test_an_array_gives_each_image_its_own_targets() -> None:
+    opened, x = explainer(), tiny.images(2)
+    result = opened.explain(x, target=np.array([[0, 1], [2, 3]]))
+    np.testing.assert_array_equal(result.targets, [[0, 1], [2, 3]])
+    np.testing.assert_allclose(result.raw[1, 0], opened.explain(x[1:], target=2).raw[0, 0], atol=1e-6)
+
+
+def test_a_contrast_is_the_difference_of_two_logit_gradients() -> None:
+    opened, x = explainer(), tiny.images(3)
+    g = {c: opened.gradients(x, c)["a2"] for c in (0, 2)}
+    got = opened.gradients(x, Contrast(0, against=2))["a2"]
+    np.testing.assert_allclose(got, g[0] - g[2], atol=1e-5)
+
+
+def test_probability_gradients_are_those_of_the_log_times_the_probability() -> None:
+    opened, x = explainer(), tiny.images(3)
+    p = opened.explain(x, target=Probability(1)).values[:, 0]
+    log_g, g = (opened.gradients(x, kind(1))["a2"] for kind in (LogProbability, Probability))
+    np.testing.assert_allclose(g, log_g * p[:, None, None, None], atol=1e-6)
+
+
+def test_a_vector_weighs_the_logits() -> None:
+    opened, x = explainer(), tiny.images(3)
+    vector = np.array([1, 0, -2, 0, 0.5], "f4")
+    result = opened.explain(x, target=Vector(vector))
+    np.testing.assert_allclose(result.values[:, 0], result.logits @ vector, rtol=1e-4, atol=1e-5)
+    want = sum(v * opened.gradients(x, c)["a2"] for c, v in enumerate(vector))
+    np.testing.assert_allclose(opened.gradients(x, Vector(vector))["a2"], want, atol=1e-5)
+
+
+# invariances -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ids())
+def test_a_batch_equals_its_images_one_by_one_in_any_order(method: str) -> None:
+    opened, x = explainer(), tiny.images(5)
+    whole = opened.explain(x, method=method, target=2)
+    order = np.array([3, 0, 4, 1, 2])
+    shuffled = opened.explain(x[order], method=method, target=2)
+    singles = np.concatenate([opened.explain(x[i : i + 1], method=method, target=2).heatmaps for i in range(5)])
+    np.testing.assert_allclose(whole.heatmaps, singles, atol=1e-5)
+    np.testing.assert_allclose(whole.heatmaps[order], shuffled.heatmaps, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 257])
+def test_any_number_of_images_runs_in_bounded_batches(n: int) -> None:
+    opened, x, seen = explainer(), tiny.images(n), []
+    result = opened.explain(x, progress=lambda done, total: seen.append((done, total)))
+    assert result.heatmaps.shape == (n, 1, *tiny.SIZE)
+    assert seen[-1] == (n, n)
+    np.testing.assert_allclose(result.heatmaps[-1], opened.explain(x[-1:]).heatmaps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["eigencam", "kpcacam", "fem", "lafam", "fakecam", "randomcam"])
+def test_methods_without_gradients_do_not_depend_on_the_class(method: str) -> None:
+    result = explainer().explain(tiny.images(3), method=method, target=[0, 1, 4])
+    np.testing.assert_array_equal(result.raw[:, 0], result.raw[:, 1])
+    np.testing.assert_array_equal(result.raw[:, 0], result.raw[:, 2])
+    assert result.targets.tolist() == [[0, 1, 4]] * 3
+
+
+def test_a_fixed_batch_model_gives_the_same_maps() -> None:
+    x = tiny.images(5)
+    free, fixed = explainer(tiny.mlp()), explainer(tiny.mlp(batch=2))
+    np.testing.assert_allclose(free.explain(x).heatmaps, fixed.explain(x).heatmaps, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
+    opened, x = explainer(), tiny.images(2)
+    for method in ("smoothgradcampp", "randomcam"):
+        first, again, other = (opened.explain(x, method=method, target=0, options={"seed": s}).raw for s in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+
+def test_thirty_two_threads_give_the_serial_bits() -> None:
+    opened = explainer()
+    batches = [tiny.images(2, seed) for seed in range(8)]
+    methods = ["gradcam", "layercam", "eigencam", "finercam"]
+    asked = [(batches[i % 8], methods[i % 4]) for i in range(32)]
+    serial = [opened.explain(x, method=m, target=[None, 1]).heatmaps for x, m in asked]
+
+    def call(place: int) -> bool:
+        x, method = asked[place % 32]
+        return np.array_equal(opened.explain(x, method=method, target=[None, 1]).heatmaps, serial[place % 32])
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(call, range(32 * 50)))
+
+
+# layers, fusion, options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a1", "/stage1/relu/Relu", "stage1.relu", "stage1"])
+def test_tensors_nodes_and_module_paths_name_the_same_layer(name: str) -> None:
+    assert explainer().explain(tiny.images(1), layer=name).layers == ("a1",)
+
+
+def test_several_layers_run_in_one_program_and_fuse_by_their_mean() -> None:
+    opened, x = explainer(), tiny.images(3)
+    both = opened.explain(x, layer=["a2", "a1"], target=1)
+    assert both.layers == ("a1", "a2")
+    each = [opened.explain(x, layer=name, target=1) for name in ("a1", "a2")]
+    want, _ = min_max((each[0].heatmaps[:, 0] + each[1].heatmaps[:, 0]) / 2)
+    np.testing.assert_allclose(both.heatmaps[:, 0], want, atol=1e-5)
+    np.testing.assert_allclose(both.layer_raws["a1"], each[0].raw, atol=1e-5)
+
+
+def test_test_time_augmentation_is_the_mean_of_six_maps() -> None:
+    opened, x = explainer(), tiny.images(2)
+    maps = []
+    for gain in (0.9, 1.0, 1.1):
+        maps.append(opened.explain(x * np.float32(gain), target=1).heatmaps)
+        maps.append(opened.explain(x[..., ::-1] * np.float32(gain), target=1).heatmaps[..., ::-1])
+    np.testing.assert_allclose(opened.explain(x, target=1, tta=True).heatmaps, np.mean(maps, axis=0), atol=1e-5)
+
+
+def test_eigen_smoothing_is_the_leading_component_of_the_weighted_activations() -> None:
+    opened, x = explainer(), tiny.images(2)
+    weighted = opened.gradients(x, 1)["a2"] * opened.activations(x)["a2"]
+    result = opened.explain(x, method="hirescam", target=1, eigen_smooth=True)
+    for raw, tensor in zip(result.raw[:, 0], weighted, strict=True):
+        flat = tensor.reshape(len(tensor), -1).T.astype("f8")
+        flat = flat - flat.mean(axis=0)
+        _, _, basis = np.linalg.svd(flat, full_matrices=False)
+        want = flat @ basis[0]
+        cosine = abs(want @ raw.ravel()) / (np.linalg.norm(want) * np.linalg.norm(raw))
+        assert cosine > 0.999
+
+
+def test_layers_lists_every_candidate_and_marks_one_default() -> None:
+    opened = explainer()
+    assert [layer.name for layer in opened.layers if layer.default] == ["a2"]
+    moved = explainer(layer="stage1")
+    assert [layer.name for layer in moved.layers if layer.default] == ["a1"]
+    assert moved.explain(tiny.images(1)).layers == ("a1",)
+
+
+# bundles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Write a bundle of a tiny model for two layers."""
+    preprocess = camrt.load(tiny.mlp(), preprocess="half").preprocess.to_dict()
+    export(tiny.mlp(), tmp_path / "bundle", layers=["a2", "a1"], labels=LABELS, preprocess=preprocess)
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize("method", ids())
+def test_a_bundle_gives_the_maps_of_the_raw_model(bundle: Path, method: str) -> None:
+    x = tiny.images(3)
+    prepared, raw = camrt.load(bundle), explainer()
+    assert prepared.labels == LABELS
+    for target in (None, [1, "elk"]):
+        got, want = (e.explain(x, method=method, target=target).heatmaps for e in (prepared, raw))
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_bundle_without_a_layer_says_how_to_get_it(tmp_path: Path) -> None:
+    export(tiny.mlp(), tmp_path / "bundle", layers=["a2"])
+    with pytest.raises(BundleError, match="export it again"):
+        camrt.load(tmp_path / "bundle", preprocess="half").explain(tiny.images(1), layer="a1")
+
+
+def test_explaining_from_a_bundle_imports_neither_onnx_nor_torch(bundle: Path) -> None:
+    code = (
+        "import sys, numpy, camrt\n"
+        f"result = camrt.load({str(bundle)!r}).explain(numpy.ones((1, 3, {tiny.SIZE[0]}, {tiny.SIZE[1]}), 'f4'))\n"
+        "print(sorted({'onnx', 'onnx_ir', 'torch', 'matplotlib', 'typer'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+# refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_line_that_says_what_to_do() -> None:
+    opened, x = explainer(), tiny.images(1)
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (MethodError, "gradcam", {"method": "gradcan"}),
+        (MethodError, "variant", {"variant": "nonsense"}),
+        (MethodError, "option", {"options": {"nonsense": 1}}),
+        (MethodError, "pipeline", {"pipeline": "nonsense"}),
+        (MethodError, "fuse", {"fuse": "nonsense", "layer": ["a1", "a2"]}),
+        (LayerError, "stage2", {"layer": "stage3"}),
+        (LayerError, "at least one", {"layer": []}),
+        (LayerError, "gradcam", {"method": "cam"}),
+        (TargetError, "5", {"target": 5}),
+        (TargetError, "bee", {"target": "bea"}),
+    ]
+    for kind, part, arguments in cases:
+        with pytest.raises(kind, match=part) as caught:
+            opened.explain(x, **arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_labels_must_be_one_a_class() -> None:
+    with pytest.raises(TargetError, match="5 labels"):
+        explainer(labels=["a", "b"])
+
+
+def test_another_precision_is_refused_and_never_approximated() -> None:
+    with pytest.raises(MethodError, match="float32"):
+        explainer(precision="float16")
+
+
+def test_an_image_that_overflows_the_model_is_named() -> None:
+    x = tiny.images(2)
+    x[1] = 3e38
+    with pytest.raises(NumericError, match="image 1"):
+        explainer().explain(x)
