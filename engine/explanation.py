@@ -91,6 +91,7 @@ class Explanation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Check that the arrays agree."""
         pair = self.targets.shape
         paired = {
             "values": self.values,
@@ -110,6 +111,7 @@ class Explanation:
             raise ShapeError(f"an explanation of {pair[1]} targets an image needs as many labels for each")
 
     def __repr__(self) -> str:
+        """Return one short line."""
         images, targets, height, width = self.heatmaps.shape
         flat = int(self.degenerate.sum())
         note = f", {flat} degenerate" if flat else ""

@@ -128,6 +128,7 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
+        """Check every field."""
         if not isinstance(self.name, str):
             raise ImageError(f"preprocess name must be a string, got {self.name!r}")
         object.__setattr__(self, "size", _size(self.size))

@@ -13,12 +13,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from .atomic import write_bytes
+from .errors import ShapeError
 from .render import png
 
 __all__ = ["Cell", "Figure", "Section", "Table", "page", "provenance", "write_report"]
@@ -60,11 +62,22 @@ class Table:
         The first cell of each row is its head.
     caption : str
         Written above the table.
+
+    Raises
+    ------
+    ShapeError
+        If a row has more or fewer cells than there are columns.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the rows."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ShapeError(f"a table of {len(self.columns)} columns has a row of {len(row)} cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,20 +210,17 @@ def _figure(figure: Figure) -> str:
     """Return one picture, with its caption."""
     data = base64.b64encode(png(figure.image)).decode("ascii")
     width, height = figure.image.size
-    image = (
-        f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        f'alt="{escape(figure.alt)}">'
-    )
+    image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(figure.alt)}">'
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
     return f"<figure>{image}{caption}</figure>"
 
 
 def _table(table: Table) -> str:
     """Return one table; its first column heads the rows."""
-    numeric = [all(_is_number(row[i]) for row in table.rows) for i in range(len(table.columns))]
+    bodies = [{_is_number(row[i]) for row in table.rows if row[i] is not None} for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col"{_NUMBER if right else ""}>{escape(column)}</th>'
-        for column, right in zip(table.columns, numeric, strict=True)
+        f'<th scope="col"{_NUMBER if body == {True} else ""}>{escape(column)}</th>'
+        for column, body in zip(table.columns, bodies, strict=True)
     )
     rows = "".join(
         "<tr>" + "".join(_cell(cell, is_head=i == 0) for i, cell in enumerate(row)) + "</tr>" for row in table.rows
@@ -225,7 +235,7 @@ def _cell(cell: Cell, *, is_head: bool) -> str:
     if isinstance(cell, Figure):
         inside, kind = _figure(cell), ' class="picture"'
     elif _is_number(cell):
-        inside, kind = f"{cell:.4g}" if isinstance(cell, float) else str(cell), _NUMBER
+        inside, kind = str(cell) if isinstance(cell, Integral) else f"{cell:.4g}", _NUMBER
     else:
         inside, kind = "" if cell is None else escape(str(cell)), ""
     return f'<th scope="row"{kind}>{inside}</th>' if is_head else f"<td{kind}>{inside}</td>"
@@ -233,7 +243,7 @@ def _cell(cell: Cell, *, is_head: bool) -> str:
 
 def _is_number(cell: Cell) -> bool:
     """Tell whether a cell is set as a number, at the right."""
-    return isinstance(cell, int | float) and not isinstance(cell, bool)
+    return isinstance(cell, Real) and not isinstance(cell, bool)
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:

@@ -15,7 +15,7 @@ Vector          v . s                                       v
 ==============  ==========================================  =====================
 
 Rest is pytorch-grad-cam's ``ClassifierOutputReST``; Contrast against the best other class is the margin. The objects
-may name classes by label, or leave them open; `camrt.targets` settles both before `value` or `cotangent` is asked.
+may name classes by label, or leave them open; `camrt.targets` settles both before `value` or `cotangent` are asked.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ __all__ = [
     "Scores",
     "Target",
     "Vector",
+    "cotangent",
+    "others",
     "settled",
     "softmax",
+    "value",
 ]
 
 Class = int | str | None
@@ -59,22 +62,15 @@ class Logit:
 
     index: Class = None
 
-    def value(self, scores: Scores) -> float:
-        """Return s_c."""
-        return float(scores[settled(self.index)])
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return e_c."""
-        return _unit(self.index, scores)
-
 
 @dataclass(frozen=True)
 class Probability:
     """
     The softmax probability of a class.
 
-    Where a class is nearly certain its gradient vanishes: the map becomes small, and constant in float32 when the
-    others share less than about 1e-38. `LogProbability` has the same direction and does not fade there.
+    Its gradient is p_c times that of `LogProbability`, so the map is the same up to that factor; for a class so
+    improbable that p_c is below float32's range (about 1e-38) nothing is left of it, while `LogProbability` keeps all.
+    Where p_c is 1 to the last digit both vanish; `Logit` does not.
 
     Attributes
     ----------
@@ -83,14 +79,6 @@ class Probability:
     """
 
     index: Class = None
-
-    def value(self, scores: Scores) -> float:
-        """Return p_c."""
-        return float(softmax(scores)[settled(self.index)])
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return p_c (e_c - p)."""
-        return _away_from_probabilities(self.index, scores) * self.value(scores)
 
 
 @dataclass(frozen=True)
@@ -105,14 +93,6 @@ class LogProbability:
     """
 
     index: Class = None
-
-    def value(self, scores: Scores) -> float:
-        """Return log p_c."""
-        return float(scores[settled(self.index)] - scores.max() - np.log(np.exp(scores - scores.max()).sum()))
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return e_c - p."""
-        return _away_from_probabilities(self.index, scores)
 
 
 @dataclass(frozen=True)
@@ -132,14 +112,6 @@ class Rest:
 
     index: Class = None
 
-    def value(self, scores: Scores) -> float:
-        """Return s_c + log p_c."""
-        return Logit(self.index).value(scores) + LogProbability(self.index).value(scores)
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return 2 e_c - p."""
-        return _unit(self.index, scores) + _away_from_probabilities(self.index, scores)
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -158,23 +130,6 @@ class Contrast:
 
     index: Class = None
     against: Class | Sequence[int | str] = None
-
-    def value(self, scores: Scores) -> float:
-        """Return s_c minus the mean of the others' scores."""
-        return float(scores[settled(self.index)] - scores[self.others()].mean())
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return e_c minus the mean of the others' unit vectors."""
-        seed = _unit(self.index, scores)
-        others = self.others()
-        np.subtract.at(seed, others, 1 / len(others))
-        return seed
-
-    def others(self) -> list[int]:
-        """Return the indices of the other classes, once they are known."""
-        if self.against is None or isinstance(self.against, int | str):
-            return [settled(self.against)]
-        return [settled(one) for one in self.against]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +151,7 @@ class Vector:
     seed: npt.ArrayLike
 
     def __post_init__(self) -> None:
+        """Check and copy the vector."""
         try:
             vector = np.array(self.seed, np.float64)
         except (TypeError, ValueError) as error:
@@ -205,17 +161,126 @@ class Vector:
         vector.setflags(write=False)
         object.__setattr__(self, "seed", vector)
 
-    def value(self, scores: Scores) -> float:
-        """Return v . s."""
-        return float(np.asarray(self.seed) @ scores)
-
-    def cotangent(self, scores: Scores) -> Scores:
-        """Return v."""
-        del scores
-        return np.array(self.seed, np.float64)
-
 
 Target = Logit | Probability | LogProbability | Rest | Contrast | Vector
+
+
+def value(target: Target, scores: Scores) -> float:
+    """
+    Return the scalar T.
+
+    Parameters
+    ----------
+    target : Target
+        Its classes settled.
+    scores : ndarray of float64, shape (C,)
+        The logits of one image.
+
+    Returns
+    -------
+    float
+        T, in the unit of the logits or a probability.
+
+    Raises
+    ------
+    TargetError
+        If a class is still a label, or open.
+
+    References
+    ----------
+    The table in this module's description.
+
+    Examples
+    --------
+    >>> value(Contrast(0, 1), np.array([3.0, 1.0]))
+    2.0
+    """
+    match target:
+        case Vector(seed=seed):
+            return float(np.asarray(seed) @ scores)
+        case Contrast(index=index):
+            return float(scores[settled(index)] - scores[others(target)].mean())
+        case Logit(index=index):
+            return float(scores[settled(index)])
+        case Probability(index=index):
+            return float(softmax(scores)[settled(index)])
+        case LogProbability(index=index):
+            return _log_probability(settled(index), scores)
+        case Rest(index=index):
+            return float(scores[settled(index)]) + _log_probability(settled(index), scores)
+
+
+def cotangent(target: Target, scores: Scores) -> Scores:
+    """
+    Return dT/ds, the seed of a backward pass from the logits.
+
+    Parameters
+    ----------
+    target : Target
+        Its classes settled.
+    scores : ndarray of float64, shape (C,)
+        The logits s of one image.
+
+    Returns
+    -------
+    ndarray of float64, shape (C,)
+        A new array.
+
+    Raises
+    ------
+    TargetError
+        If a class is still a label, or open.
+
+    References
+    ----------
+    The table in this module's description.
+
+    Examples
+    --------
+    >>> cotangent(Probability(0), np.array([0.0, 0.0])).tolist()
+    [0.25, -0.25]
+    """
+    if isinstance(target, Vector):
+        return np.array(target.seed, np.float64)
+    index = settled(target.index)
+    unit = np.zeros_like(scores)
+    unit[index] = 1  # e_c
+    match target:
+        case Logit():
+            return unit
+        case Contrast():
+            against = others(target)
+            np.subtract.at(unit, against, 1 / len(against))
+            return unit
+        case LogProbability():
+            return _beyond(index, scores)
+        case Probability():
+            return _beyond(index, scores) * value(target, scores)
+        case Rest():
+            return unit + _beyond(index, scores)
+
+
+def others(target: Contrast) -> list[int]:
+    """
+    Return the classes that a contrast is against.
+
+    Parameters
+    ----------
+    target : Contrast
+        Its classes settled.
+
+    Returns
+    -------
+    list of int
+        At least one class.
+
+    Raises
+    ------
+    TargetError
+        If a class is still a label, or open.
+    """
+    against = target.against
+    return [settled(one) for one in ([against] if against is None or isinstance(against, int | str) else against)]
 
 
 def softmax(scores: npt.ArrayLike) -> Scores:
@@ -262,16 +327,15 @@ def settled(index: Class) -> int:
     return index
 
 
-def _unit(index: Class, scores: Scores) -> Scores:
-    """Return e_c."""
-    unit = np.zeros_like(scores)
-    unit[settled(index)] = 1
-    return unit
+def _log_probability(index: int, scores: Scores) -> float:
+    """Return log p_c without losing what exp would round away."""
+    shifted = scores - scores.max()
+    return float(shifted[index] - np.log(np.exp(shifted).sum()))
 
 
-def _away_from_probabilities(index: Class, scores: Scores) -> Scores:
+def _beyond(index: int, scores: Scores) -> Scores:
     """Return e_c - p, its c-th entry as the sum of the other probabilities, which keeps digits when p_c is near 1."""
     seed = -softmax(scores)
-    seed[settled(index)] = 0
-    seed[settled(index)] = -seed.sum()
+    seed[index] = 0
+    seed[index] = -seed.sum()
     return seed

@@ -29,8 +29,11 @@ from .scalars import (
     Scores,
     Target,
     Vector,
+    cotangent,
+    others,
     settled,
     softmax,
+    value,
 )
 
 __all__ = [
@@ -189,7 +192,7 @@ def values(column: Column, logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     NumericError, TargetError
         As `pin`.
     """
-    found = [target.value(scores) for target, scores in _pairs(column, logits)]
+    found = [value(target, scores) for target, scores in _pairs(column, logits)]
     return np.array(found, np.float32)
 
 
@@ -223,7 +226,7 @@ def seeds(column: Column, logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     >>> seeds([LogProbability(0)], [[0.0, 0.0]]).tolist()
     [[0.5, -0.5]]
     """
-    found = [target.cotangent(scores) for target, scores in _pairs(column, logits)]
+    found = [cotangent(target, scores) for target, scores in _pairs(column, logits)]
     return np.array(found, np.float32)
 
 
@@ -263,12 +266,12 @@ def _one(item: Any, n_classes: int, labels: Sequence[str] | None) -> Target:
             raise TargetError(f"a vector target needs {n_classes} numbers, one a class; got {size}")
         return item
     if isinstance(item, Contrast):
-        index, others = _index(item.index, n_classes, labels), _others(item.against, n_classes, labels)
+        index, against = _index(item.index, n_classes, labels), _others(item.against, n_classes, labels)
         if n_classes < 2:
             raise TargetError("a contrast needs a second class; the model has one")
-        if index is not None and others is not None and index in others:
+        if index is not None and against is not None and index in against:
             raise TargetError(f"class {index} cannot be contrasted with itself; give other classes")
-        return Contrast(index, others)
+        return Contrast(index, against)
     if isinstance(item, Logit | Probability | LogProbability | Rest):
         return replace(item, index=_index(item.index, n_classes, labels))
     return Logit(_index(item, n_classes, labels))
@@ -369,9 +372,9 @@ def _pinned(target: Target, scores: Scores) -> Target:
     if target.against is None:
         if len(scores) < 2:
             raise TargetError("a contrast needs a second class; the model has one")
-        others = scores.copy()
-        others[settled(index)] = -math.inf
-        return Contrast(index, (int(others.argmax()),))
+        rivals = scores.copy()
+        rivals[settled(index)] = -math.inf
+        return Contrast(index, (int(rivals.argmax()),))
     return Contrast(index, _others(target.against, len(scores), None))
 
 
@@ -379,15 +382,16 @@ def _words(target: Target, labels: Sequence[str] | None) -> str:
     """Return a settled target in words."""
 
     def name(index: int) -> str:
+        """Return a class's label."""
         return f"class {index}" if labels is None else labels[index]
 
     match target:
         case Vector():
             return "vector"
         case Contrast():
-            others = target.others()
-            against = name(others[0]) if len(others) == 1 else f"{len(others)} classes"
-            return f"{name(settled(target.index))} vs. {against}"
+            against = others(target)
+            rival = name(against[0]) if len(against) == 1 else f"{len(against)} classes"
+            return f"{name(settled(target.index))} vs. {rival}"
         case Probability():
             return f"p({name(settled(target.index))})"
         case LogProbability():

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from camrt.errors import LayerError
 
-from .backward import downstream, upstream
+from .backward import downstream, reads, upstream
 from .bundle import Layer
 from .load import Classifier
 from .names import module_path, pick
@@ -130,7 +130,7 @@ def _layouts(classifier: Classifier, on_path: Collection[ir.Value]) -> dict[ir.V
     first = classifier.x
     layouts = {first: "nhwc" if dims(first)[3] in (1, 3, 4) and dims(first)[1] not in (1, 3, 4) else "nchw"}
     for node in classifier.model.graph:
-        known = [v for v in node.inputs if v in layouts]
+        known = [v for v in reads(node) if v in layouts]
         for value in node.outputs:
             if value not in on_path or value.shape is None or len(value.shape) != 4:
                 continue

@@ -270,6 +270,8 @@ def annotate(model: ir.Model, image: ir.Value, shape: Sequence[int | None]) -> N
             _replace(model.graph, node, low.data)
         elif node.op_type == "Reshape":
             _free_reshape(model.graph, node)
+        elif node.op_type == "Gather" and all(_gathers_in_order(node, walk) for walk in walks):
+            _reshape_instead(model.graph, node)
     image.shape = ir.Shape([BATCH if d is None else d for d in shape])
 
 
@@ -295,3 +297,29 @@ def _free_reshape(graph: ir.Graph, node: ir.Node) -> None:
     if dims.count(-1) > 1 or 0 in dims:
         return
     node.replace_input_with(1, initializer(graph, np.asarray(dims, np.int64), f"{node.outputs[0].name}__target"))
+
+
+def _gathers_in_order(node: ir.Node, walk: _Walk) -> bool:
+    """Tell a Gather that takes every element of a vector in order: torch's exporter writes views (as_strided) so."""
+    source, index = node.inputs
+    shape = None if source is None else walk.shapes.get(source)
+    taken = None if index is None else walk.data.get(index)
+    if shape is None or len(shape) != 1 or taken is None:
+        return False
+    return taken.size == shape[0] and np.array_equal(taken.ravel(), np.arange(taken.size))
+
+
+def _reshape_instead(graph: ir.Graph, node: ir.Node) -> None:
+    """Put a Reshape in the place of a Gather that only gives a vector its shape."""
+    value = node.outputs[0]
+    known = [] if value.shape is None else [d if isinstance(d, int) else -1 for d in value.shape]
+    if known.count(-1) > 1 or value in graph.outputs:
+        return
+    name = value.name or ""
+    target = initializer(graph, np.asarray(known, np.int64), f"{name}__target")
+    made = ir.node("Reshape", [node.inputs[0], target], name=f"{node.name}__view")
+    made.outputs[0].shape, made.outputs[0].type = value.shape, value.type
+    graph.insert_before(node, made)
+    ir.convenience.replace_all_uses_with(value, made.outputs[0])
+    value.name, made.outputs[0].name = f"{name}__gathered", name
+    graph.remove(node, safe=True)

@@ -34,7 +34,9 @@ def demo_model() -> bytes:
     return files(__package__ or "camrt.demo").joinpath("model.onnx").read_bytes()
 
 
-def run_demo(out: Path, *, colormap: str = "jet", advance: Callable[[int], None] = lambda steps: None) -> tuple[Path, ...]:
+def run_demo(
+    out: Path, *, colormap: str = "jet", advance: Callable[[int], None] = lambda steps: None
+) -> tuple[Path, ...]:
     """
     Write the demo's pictures and report.
 
@@ -110,7 +112,9 @@ def _section(name: str, scene: Scene, results: Sequence[Explanation], colormap: 
         f"Share of each map's energy inside its object's box; the boxes cover {' and '.join(area)} of the picture",
     )
     sheet = grid_of(results, colormap=colormap)
-    return Section(title, figures=[Figure(sheet, f"Maps of {title}, one row a target, one column a method")], tables=[table])
+    return Section(
+        title, figures=[Figure(sheet, f"Maps of {title}, one row a target, one column a method")], tables=[table]
+    )
 
 
 def share_in_box(heat: npt.NDArray[np.floating], box: Sequence[int] | npt.NDArray[np.int64]) -> float:

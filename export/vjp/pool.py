@@ -41,10 +41,9 @@ def _window(node: ir.Node) -> Window:
 
 
 def _rounds_up(node: ir.Node) -> bool:
-    """Return whether windows that are cut off at the end count; auto_pad leaves none."""
-    return (
-        bool(node.attributes.get_int("ceil_mode", 0)) and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    )
+    """Return whether windows that are cut off at the end count; SAME pads leave none."""
+    same = node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
+    return bool(node.attributes.get_int("ceil_mode", 0)) and not same
 
 
 def _to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Window, ceil: bool) -> ir.Value:

@@ -14,7 +14,7 @@ from itertools import product
 import onnx_ir as ir
 
 from .emit import Emit, dims
-from .known import size_of
+from .known import refuse, size_of
 
 __all__ = ["Window", "extend", "interleave", "read_window", "spatial_slice", "static_sizes"]
 
@@ -95,7 +95,7 @@ def read_window(node: ir.Node, kernel: Sequence[int], *, ceil: bool = False, siz
     Raises
     ------
     MissingRuleError
-        If a spatial size that matters is symbolic.
+        If a spatial size that matters is symbolic, or SAME pads are asked for dilated kernels.
     """
     rank = len(kernel)
     ones, zeros = (1,) * rank, (0,) * 2 * rank
@@ -105,6 +105,10 @@ def read_window(node: ir.Node, kernel: Sequence[int], *, ceil: bool = False, siz
     sizes = static_sizes(node, rank, needed=sized or any(s != 1 for s in strides))
     mode = node.attributes.get_string("auto_pad", "NOTSET")
     if mode.startswith("SAME"):
+        if tuple(extents) != tuple(kernel):
+            raise refuse(
+                node, f"auto_pad {mode} with dilations, which runtimes read differently; explicit pads are needed"
+            )
         # at stride 1 the total is extent - 1 whatever the size
         total = [
             max(0, (-(-n // s) - 1) * s + w - n) if s != 1 else w - 1

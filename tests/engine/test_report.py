@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camrt.errors import OutputError
+from camrt.errors import OutputError, ShapeError
 from camrt.report import Figure, Section, Table, page, provenance, write_report
 
 IMAGE = Image.new("RGB", (6, 4), (1, 2, 3))
@@ -88,6 +88,29 @@ def test_tables_have_heads_for_columns_and_rows() -> None:
     scopes = [head["scope"] for head in read.all("th")]
     assert scopes.count("col") == 4 and scopes.count("row") == 5
     assert "0.1235" in read.text and "3" in read.text
+
+
+def test_numbers_and_their_heads_stand_at_the_right() -> None:
+    rows = [("a", 1, None, "x", 0.5), ("b", np.float32(0.25), np.int64(7), 2.0, True)]
+    read = Reader(page("t", [Section("s", tables=[Table(("name", "one", "two", "mixed", "flag"), rows)])]))
+    heads = [head["scope"] for head in read.all("th") if head.get("class") == "number"]
+    assert heads == ["col", "col"]  # one and two
+    assert [cell.get("class") for cell in read.all("td")] == [
+        "number",
+        None,
+        None,
+        "number",
+        "number",
+        "number",
+        "number",
+        None,
+    ]
+    assert "0.25" in read.text and "7" in read.text
+
+
+def test_a_row_that_does_not_fit_its_table_is_refused() -> None:
+    with pytest.raises(ShapeError, match="2 columns has a row of 3 cells"):
+        Table(("a", "b"), [("x", 1), ("y", 2, 3)])
 
 
 def test_the_page_declares_language_letters_width_and_both_colour_schemes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -57,8 +58,9 @@ def test_classes_are_drawn_equally_often():
 def test_a_few_steps_lower_the_loss(pictures):
     torch.manual_seed(0)
     net = train.ShapeNet()
-    history = train.fit(net, pictures, epochs=8, batch=30, peak=3e-3)
-    assert history[-1] < history[0] - 0.2
+    few = train.Pictures(pictures.images[:40], pictures.targets[:40])
+    history = train.fit(net, few, epochs=12, batch=10, peak=3e-3)
+    assert history[-1] < history[0] - 0.1  # 0.22 and more with the seeds tried
     assert not net.training
 
 
@@ -73,10 +75,18 @@ def test_the_same_seed_trains_the_same_network(pictures):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_spread_is_one_for_a_constant_map_and_smallest_for_a_single_position():
+    """Closed form on 4 x 4: 1, and 1/4; the mean of both for the two as channels, at any scale."""
+    features = torch.zeros(1, 2, 4, 4)
+    features[0, 0] = 50
+    features[0, 1, 2, 3] = 700
+    assert train.spread(features).item() == pytest.approx((1 + 0.25) / 2, abs=1e-4)
+
+
 def test_folding_keeps_what_the_network_computes(net):
     """Oracle: the network with its normalisations, in float64."""
     x = torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64)
-    double = train.copy.deepcopy(net).double()
+    double = copy.deepcopy(net).double()
     folded = train.folded(double)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(x), double(x), rtol=1e-9, atol=1e-9)

@@ -246,7 +246,7 @@ def check_rule(
         rule = RULES[op if domain in ("", "ai.onnx") else f"{domain}::{op}"]
         floating = [i for i, y in enumerate(primal) if np.issubdtype(y.dtype, np.floating)]
         cotangents = floating if rule.every_output else [0]
-    seeds = {i: rng.standard_normal(primal[i].shape) for i in cotangents}
+    seeds = {i: np.asarray(rng.standard_normal(primal[i].shape)) for i in cotangents}
 
     model, ops = case.gradient(np.dtype(np.float64), seeds, cut=torch_forward is not None)
     known = {f"output_{i}": y for i, y in enumerate(primal)}
@@ -254,7 +254,9 @@ def check_rule(
         model, {**feeds, **{v.name: known[v.name] for v in model.graph.input if v.name in known}}, seeds
     )
     for index, gradient in zip(wrt, gradients, strict=True):
-        assert gradient.shape == np.shape(inputs[index]), f"gradient of input {index} has shape {gradient.shape}"
+        assert gradient.shape == np.asarray(inputs[index]).shape, (
+            f"gradient of input {index} has shape {gradient.shape}"
+        )
         assert np.isfinite(gradient).all(), f"gradient of input {index} is not finite"
     if torch_forward is None:
         _compare_differences(forward, feeds, seeds, case.wrt, gradients, tol, rng)

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from torch.nn import functional
 
 from camrt.errors import MissingRuleError
+from camrt.export.backward import sweep
+from camrt.export.vjp import RULES
 from tests.export.vjp.check import check_rule
 
 CONVS = [functional.conv1d, functional.conv2d, functional.conv3d]
@@ -157,3 +162,39 @@ def test_weights_that_the_input_decides_are_refused(op: str, rng: np.random.Gene
     inputs = [rng.standard_normal((2, 3, 5, 5)), rng.standard_normal((3, 3, 3, 3))]
     with pytest.raises(MissingRuleError, match="weights 'input_1' are computed from the model's input"):
         check_rule(op, inputs, runtime=(1,), symbolic_batch=[0])
+
+
+def gradient_of_symbolic_size(strides: list[int], pads: list[int]) -> onnx.ModelProto:
+    """Return the input gradient of a 3x3 Conv of images whose height and width are symbols."""
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="the_node", strides=strides, pads=pads)
+    weights = onnx.numpy_helper.from_array(np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3), "w")
+    ends = [value("x", 1, ["N", 1, "H", "W"])], [value("y", 1, ["N", 2, "h", "w"])]
+    graph = onnx.helper.make_graph([node], "fully_convolutional", *ends, [weights])
+    model = ir.from_proto(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    )
+    output = model.graph.outputs[0]
+    seed = ir.Value(name="g", shape=output.shape, type=output.type)
+    model.graph.inputs.append(seed)
+    model.graph.outputs[:] = sweep(model.graph, {output: seed}, [model.graph.inputs[0]], RULES)
+    return ir.to_proto(model)
+
+
+def test_at_stride_1_the_image_may_have_any_size(rng: np.random.Generator) -> None:
+    model = gradient_of_symbolic_size([1, 1], [1, 1, 1, 1])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size in ((4, 5), (7, 3)):
+        x, g = (rng.standard_normal((2, c, *size)).astype(np.float32) for c in (1, 2))
+        tensor = torch.from_numpy(x).requires_grad_()
+        weights = torch.arange(18, dtype=torch.float32).reshape(2, 1, 3, 3)
+        y = functional.conv2d(tensor, weights, padding=1)
+        (want,) = torch.autograd.grad(y, [tensor], torch.from_numpy(g))
+        np.testing.assert_allclose(session.run(None, {"x": x, "g": g})[0], want.numpy(), rtol=0, atol=1e-4)
+
+
+def test_above_stride_1_a_symbolic_size_is_refused() -> None:
+    with pytest.raises(
+        MissingRuleError, match=r"Conv at node 'the_node'.*length of axis 2 is 'H'; a static one is needed"
+    ):
+        gradient_of_symbolic_size([2, 2], [1, 1, 1, 1])

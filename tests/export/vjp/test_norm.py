@@ -204,7 +204,8 @@ def lrn(size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -
         sums = [
             (x[:, max(0, c - (size - 1) // 2) : min(count - 1, c + size // 2) + 1] ** 2).sum(1) for c in range(count)
         ]
-        return x / (bias + alpha / size * torch.stack(sums, 1)) ** beta
+        result: Tensor = x / (bias + alpha / size * torch.stack(sums, 1)) ** beta
+        return result
 
     return forward
 

@@ -112,6 +112,8 @@ SHARED = [
     Spec("same_lower", (2, 2, 8, 7), (3, 3), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, pads=(1, 1, 0, 1)),
     Spec("same_upper_stride_1", (2, 2, 5, 4), (2, 3), {"auto_pad": "SAME_UPPER"}, pads=(0, 1, 1, 1)),
     Spec("valid", (2, 2, 8, 7), (3, 3), {"strides": [2, 2], "auto_pad": "VALID"}),
+    Spec("valid_ceil", (2, 2, 8, 7), (3, 3), {"strides": [2, 2], "auto_pad": "VALID", "ceil_mode": 1}, out=(4, 3)),
+    Spec("same_ceil", (2, 2, 8, 7), (5, 2), {"strides": [2, 2], "auto_pad": "SAME_UPPER", "ceil_mode": 1}, pads=(1, 0, 2, 1)),
     Spec("line", (2, 3, 9), (3,), {"strides": [2], "pads": [1, 1]}),
     Spec("volume", (2, 2, 4, 5, 6), (2, 3, 2), {"strides": [2, 2, 1], "pads": [0, 1, 0, 0, 1, 1]}),
     Spec("volume_2x2x2", (1, 2, 4, 4, 6), (2, 2, 2), {"strides": [2, 2, 2]}),
