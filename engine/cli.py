@@ -6,8 +6,10 @@ The commands themselves are in `camrt.commands`, which needs the extra ``cli``.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 
 from .errors import CamrtError
 
@@ -29,6 +31,8 @@ def main() -> None:
         if error.name is None or error.name.startswith("camrt"):
             raise
         sys.exit(f"camrt: {error.name} is not installed: pip install 'camrt[cli]'")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with a picture is said once, in our line
+    warnings.simplefilter("ignore")
     try:
         app(prog_name="camrt")
     except CamrtError as error:

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .errors import ImageError, MethodError, OutputError
-from .explainer import Explainer, load
+from .errors import ImageError, MethodError
+from .explainer import KEPT, Explainer, load
 from .explanation import Explanation
+from .saving import save_all
 
 __all__ = ["app"]
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+LISTED = 60  # paths printed at most; --json lists every one
 CHUNK = 32  # pictures read before maps are made, so that memory does not grow with a folder
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="An .onnx file or a bundle folder.")]
@@ -82,21 +84,25 @@ def explain(
     options = read_options(option)
     asked: Any = list(target) if target else None
     lines: list[dict[str, Any]] = []
-    with progress_bar("explaining", len(paths), quiet) as advance:
+
+    def results(advance: Callable[[int], None]) -> Iterator[Explanation]:
         for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
+            chunk = [str(path) for path in paths[start : start + CHUNK]]
             result = explainer.explain(
-                [str(path) for path in chunk], method=method, target=asked, layer=layer, variant=variant, options=options,
-                pipeline=pipeline, fuse=fuse, eigen_smooth=eigen_smooth, tta=tta,
+                chunk, method=method, target=asked, layer=layer, variant=variant, options=options, pipeline=pipeline,
+                fuse=fuse, eigen_smooth=eigen_smooth, tta=tta,
             )  # fmt: skip
-            files = result.save(_folder(out, start, len(paths)), colormap=colormap)
-            lines += summarise(result, [str(path) for path in chunk])
+            lines.extend(summarise(result, chunk))
+            yield result
             advance(len(chunk))
+
+    with progress_bar("explaining", len(paths), quiet) as advance:
+        files = save_all(results(advance), out, colormap=colormap)
     if as_json:
-        print_json({"model": explainer.manifest.model, "out": str(out), "results": lines, "files": _all_files(out)})
+        print_json({"model": explainer.manifest.model, "out": str(out), "results": lines, "files": files})
         return
     print_summary(lines, quiet)
-    typer.echo("\n".join(map(str, files if len(paths) <= CHUNK else [out])))
+    typer.echo("\n".join(map(str, files if len(files) <= LISTED else [*files[:LISTED], f"... {len(files)} files in {out}"])))
 
 
 @app.command()
@@ -242,16 +248,9 @@ def open_explainer(
         except (OSError, ValueError) as error:
             raise ImageError(f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}") from error
     explainer = load(model, preprocess=given, labels=labels, providers=providers, output=output)
-    if not quiet and explainer.preprocess_reason not in ("given by the caller", "kept in the bundle"):
-        _err().print(f"preprocessing: {explainer.preprocess.name} ({explainer.preprocess_reason}); change it with --preprocess")
+    if not quiet and preprocess is None and explainer.preprocess_reason != KEPT:
+        _err().print(f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess.")
     return explainer
-
-
-def _folder(out: Path, start: int, total: int) -> Path:
-    """Return the folder of one chunk: long runs get numbered parts, each with its own manifest."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"a folder to write to was wanted, {str(out)!r} is a file")
-    return out if total <= CHUNK else out / f"part-{start // CHUNK:04d}"
 
 
 # printing --------------------------------------------------------------------------------------------------------
@@ -331,7 +330,3 @@ def print_inspection(described: dict[str, Any]) -> None:
         console.print(f"operators: {ops}")
         console.print(f"without a gradient rule: {', '.join(lacking) or 'none'}")
 
-
-def _all_files(out: Path) -> list[str]:
-    """Return every file below a folder."""
-    return sorted(str(path) for path in out.rglob("*") if path.is_file())

@@ -39,11 +39,14 @@ class Question:
         Layer names, in order.
     x : ndarray
         The prepared batch, first axis N.
+    labels : tuple of str
+        Class names, or none.
     """
 
     sessions: Sessions
     layers: tuple[str, ...]
     x: Array
+    labels: tuple[str, ...] = ()
 
     def features(self) -> dict[str, Array]:
         """Run the model once for its logits and activations."""
@@ -71,6 +74,8 @@ class Evidence:
         Class explained; -1 where the target is no single class.
     values : ndarray of float32, shape (N,)
         The target scalar itself.
+    names : tuple of str
+        What each target is, in words.
     acts : tuple of ndarray, shape (N, K, h, w)
         Activations, one entry a layer.
     grads : tuple of ndarray or None
@@ -84,6 +89,7 @@ class Evidence:
     logits: Array
     target: Array
     values: Array
+    names: tuple[str, ...]
     acts: tuple[Array, ...]
     grads: tuple[Array, ...] | None
     gradients_at: Callable[[Array, int], tuple[Array, Array]]
@@ -135,6 +141,7 @@ def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
         logits,
         target,
         values,
+        target_table.describe(column, logits, question.labels),
         question.activations(named),
         question.gradients(named),
         _asker(question, column, logits),
@@ -152,6 +159,7 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
         logits,
         target_table.class_indices(column, logits),
         target_table.values(column, logits),
+        target_table.describe(column, logits, question.labels),
         question.activations(named),
         grads,
         _asker(question, column, logits),

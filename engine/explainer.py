@@ -34,7 +34,7 @@ from .methods import Method, resolve, validate
 from .methods.raw import raw_map
 from .pipeline import PIPELINES
 from .preprocess import Preprocess
-from .presets import guess, preset
+from .presets import choose
 from .session import Sessions, parse_providers
 from .targets import Target
 
@@ -42,6 +42,7 @@ __all__ = ["Explainer", "load"]
 
 Array = npt.NDArray[Any]
 
+KEPT = "It was kept in the bundle."  # why a preprocess is what it is, where nothing was guessed
 BATCH = 32  # images a run; ResNet-50's activations and gradients then stay below 1 GB
 TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
 
@@ -192,23 +193,10 @@ def _preprocess(
     given: str | Mapping[str, Any] | Preprocess | None, manifest: Manifest, metadata: Mapping[str, str]
 ) -> tuple[Preprocess, str]:
     """Return how pictures become inputs, and who said so."""
-    shape, dtype = manifest.input["shape"], manifest.input["dtype"]
-    if isinstance(given, Preprocess):
-        return given, "given by the caller"
-    if isinstance(given, str):
-        layout, size, channels = _geometry(shape)
-        return preset(given, size=size, layout=layout, channels=channels, dtype=dtype), "given by the caller"
-    if given is not None:
-        return Preprocess.from_dict(given), "given by the caller"
-    if manifest.preprocess is not None:
-        return Preprocess.from_dict(manifest.preprocess), "kept in the bundle"
-    return guess(shape, dtype, manifest.model["producer"], metadata)
-
-
-def _geometry(shape: Sequence[int | str]) -> tuple[str, tuple[int, int], int]:
-    """Read layout, size and channels off an input's shape."""
-    _, a, b, c = (d if isinstance(d, int) else 0 for d in shape)
-    return ("nhwc", (a, b), c) if c in (1, 3, 4) and a not in (1, 3, 4) else ("nchw", (b, c), a)
+    shape, dtype, producer = manifest.input["shape"], manifest.input["dtype"], manifest.model["producer"]
+    if given is None and manifest.preprocess is not None:
+        return choose(manifest.preprocess, shape, dtype)[0], KEPT
+    return choose(given, shape, dtype, producer, metadata)
 
 
 class Explainer:
@@ -464,7 +452,7 @@ class Explainer:
                         f"{item.name!r} has more: use gradcam, which generalises it"
                         + (f", or layer {self.manifest.linear_layers[0]!r}" if self.manifest.linear_layers else "")
                     )
-        _, size, _ = _geometry(self.manifest.input["shape"])
+        size = self.preprocess.size
         return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size)
 
     def _resolve(self, layer: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -486,7 +474,7 @@ class Explainer:
 
     def _columns(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
         """Make the maps of one batch, one column a target."""
-        question = Question(self._sessions, plan.names, x)
+        question = Question(self._sessions, plan.names, x, self.labels)
         found = gather(question, columns, gradients=plan.needs_gradients)
         if plan.method.class_free:
             first = self._column(plan, x, found[0])
@@ -568,14 +556,13 @@ class Explainer:
         def join(pick: Callable[[_Column], Array]) -> Array:
             return np.concatenate([np.stack([pick(column) for column in chunk], axis=1) for chunk in chunks])
 
-        indices = join(lambda c: c.evidence.target)
         flag_names = sorted({name for chunk in chunks for column in chunk for name in column.flags})
         raws = [join(lambda c, i=i: c.raws[i]) for i in range(len(plan.layers))]  # type: ignore[misc]
         return Explanation(
             logits=np.concatenate([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
-            targets=indices,
+            targets=join(lambda c: c.evidence.target),
             values=join(lambda c: c.evidence.values),
-            labels=[tuple(self._name(int(i)) for i in row) for row in indices],
+            labels=[row for chunk in chunks for row in zip(*(column.evidence.names for column in chunk), strict=True)],
             raw=raws[-1],
             layer_raws=dict(zip(plan.names, raws, strict=True)),
             heatmaps=join(lambda c: c.heat).astype(np.float32, copy=False),
@@ -590,12 +577,6 @@ class Explainer:
             names=names,
             provenance=self._provenance(plan, tta),
         )
-
-    def _name(self, index: int) -> str:
-        """Return a class's label, or its number."""
-        if index < 0:
-            return "vector"
-        return self.labels[index] if self.labels else f"class {index}"
 
     def _provenance(self, plan: _Plan, tta: bool) -> dict[str, Any]:
         """Say what made a result, so that it can be made again."""

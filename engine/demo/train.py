@@ -330,11 +330,6 @@ def export(net: ShapeNet, path: Path) -> None:
         The trained network; left as it is.
     path : Path
         Where the file goes; an old one is replaced.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
     """
     net = folded(net)
     program = torch.onnx.export(
@@ -353,10 +348,7 @@ def export(net: ShapeNet, path: Path) -> None:
     _name_after_modules(model.graph, net)
     model.graph.metadata_props.clear()
     model.metadata_props.update(labels=json.dumps(CLASSES), preprocess=json.dumps(PREPROCESS))
-    try:
-        path.write_bytes(ir.serde.serialize_model(model).SerializeToString())
-    except OSError as error:
-        raise OutputError(f"the model was to be written to {path}, but {error.strerror}; give another path") from error
+    path.write_bytes(ir.serde.serialize_model(model).SerializeToString())
 
 
 def _name_after_modules(graph: ir.Graph, net: nn.Module) -> None:
@@ -387,11 +379,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ----------
     arguments : sequence of str, optional
         The command line; that of the process by default.
+
+    Raises
+    ------
+    OutputError
+        If the folder of the file to write does not exist.
     """
     parser = argparse.ArgumentParser(prog="python -m camrt.demo.train", description="Train the embedded model.")
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     parser.add_argument("--cores", type=int, default=2, help="threads that train and processes that draw (default 2)")
     given = parser.parse_args(arguments)
+    if not given.out.parent.is_dir():
+        raise OutputError(
+            f"the model was to be written to {given.out}, but there is no folder {given.out.parent}; make it"
+        )
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     torch.set_num_threads(given.cores)

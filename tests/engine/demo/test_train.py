@@ -58,9 +58,9 @@ def test_classes_are_drawn_equally_often():
 def test_a_few_steps_lower_the_loss(pictures):
     torch.manual_seed(0)
     net = train.ShapeNet()
-    few = train.Pictures(pictures.images[:40], pictures.targets[:40])
-    history = train.fit(net, few, epochs=12, batch=10, peak=3e-3)
-    assert history[-1] < history[0] - 0.1  # 0.22 and more with the seeds tried
+    few = train.Pictures(pictures.images[:30], pictures.targets[:30])
+    history = train.fit(net, few, epochs=10, batch=10, peak=4e-3)
+    assert history[-1] < history[0] - 0.1
     assert not net.training
 
 
@@ -106,8 +106,7 @@ def test_the_written_file_computes_what_the_network_does(net, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
-def test_a_file_that_cannot_be_written_is_said_in_one_line(net, tmp_path):
-    with pytest.raises(OutputError, match="give another path") as caught:
-        train.export(net, tmp_path / "nowhere" / "model.onnx")
+def test_a_place_without_a_folder_is_refused_before_any_work(tmp_path):
+    with pytest.raises(OutputError, match="no folder") as caught:
+        train.main([str(tmp_path / "nowhere" / "model.onnx")])
     assert "\n" not in str(caught.value)
