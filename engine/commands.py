@@ -43,9 +43,13 @@ Model = Annotated[Path, typer.Option("--model", "-m", help="An .onnx file or a b
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that results are written to.")]
 Targets = Annotated[
     list[str] | None,
-    typer.Option("--target", "-t", help="Class index or label; also prob:C, logprob:C, contrast:A-B. Repeat for several."),
+    typer.Option(
+        "--target", "-t", help="Class index or label; also prob:C, logprob:C, contrast:A-B. Repeat for several."
+    ),
 ]
-LayerNames = Annotated[list[str] | None, typer.Option("--layer", "-l", help="Tensor, node or module path. Repeat to fuse.")]
+LayerNames = Annotated[
+    list[str] | None, typer.Option("--layer", "-l", help="Tensor, node or module path. Repeat to fuse.")
+]
 Labels = Annotated[Path | None, typer.Option(help="Class names: .txt, .json or .csv.")]
 Preset = Annotated[
     str | None, typer.Option(help="imagenet, caffe, tf, raw, half, cifar10, or a .json file with the fields.")
@@ -54,7 +58,9 @@ Providers = Annotated[str, typer.Option(help="Execution providers in order: cpu,
 Colormap = Annotated[str, typer.Option(help="jet or viridis.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Options = Annotated[list[str] | None, typer.Option("--option", help="A method's option, name=value. Repeat for several.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="A method's option, name=value. Repeat for several.")
+]
 
 
 @app.command()
@@ -102,14 +108,18 @@ def explain(
         print_json({"model": explainer.manifest.model, "out": str(out), "results": lines, "files": files})
         return
     print_summary(lines, quiet)
-    typer.echo("\n".join(map(str, files if len(files) <= LISTED else [*files[:LISTED], f"... {len(files)} files in {out}"])))
+    typer.echo(
+        "\n".join(map(str, files if len(files) <= LISTED else [*files[:LISTED], f"... {len(files)} files in {out}"]))
+    )
 
 
 @app.command()
 def compare(
     images: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
     model: Model,
-    methods: Annotated[str, typer.Option(help="Method ids, separated by commas.")] = "gradcam,gradcampp,hirescam,layercam,eigencam",
+    methods: Annotated[
+        str, typer.Option(help="Method ids, separated by commas.")
+    ] = "gradcam,gradcampp,hirescam,layercam,eigencam",
     target: Targets = None,
     layer: LayerNames = None,
     out: Out = Path("camrt-out"),
@@ -131,10 +141,24 @@ def compare(
     asked: Any = list(target) if target else None
     with progress_bar("comparing", len(paths) * len(names), quiet) as advance:
         written = compare_methods(
-            explainer, [str(path) for path in paths], names, out, target=asked, layer=layer, colormap=colormap, advance=advance
+            explainer,
+            [str(path) for path in paths],
+            names,
+            out,
+            target=asked,
+            layer=layer,
+            colormap=colormap,
+            advance=advance,
         )
     if as_json:
-        print_json({"model": explainer.manifest.model, "out": str(out), **written.figures, "files": [str(p) for p in written.paths]})
+        print_json(
+            {
+                "model": explainer.manifest.model,
+                "out": str(out),
+                **written.figures,
+                "files": [str(p) for p in written.paths],
+            }
+        )
     else:
         typer.echo("\n".join(map(str, written.paths)))
 
@@ -142,7 +166,9 @@ def compare(
 @app.command()
 def inspect(
     model: Annotated[Path, typer.Argument(help="An .onnx file or a bundle folder.")],
-    every_layer: Annotated[bool, typer.Option("--all", help="Every candidate layer, not only the telling ones.")] = False,
+    every_layer: Annotated[
+        bool, typer.Option("--all", help="Every candidate layer, not only the telling ones.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a model offers: input, head, layers with the default and its reason, operators and their rules."""
@@ -159,10 +185,14 @@ def inspect(
 def export(
     model: Annotated[Path, typer.Argument(help="An .onnx file.")],
     folder: Annotated[Path, typer.Argument(help="The bundle folder to write.")],
-    layer: Annotated[list[str] | None, typer.Option("--layer", "-l", help="Layers to prepare; the first is the default.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="Layers to prepare; the first is the default.")
+    ] = None,
     labels: Labels = None,
     preprocess: Preset = None,
-    output: Annotated[str | None, typer.Option(help="The output that holds the scores, for a model with several.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The output that holds the scores, for a model with several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -215,7 +245,9 @@ def find_pictures(patterns: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
-                raise ImageError(f"pictures were wanted, the folder {pattern!r} holds none ({', '.join(sorted(SUFFIXES))})")
+                raise ImageError(
+                    f"pictures were wanted, the folder {pattern!r} holds none ({', '.join(sorted(SUFFIXES))})"
+                )
         elif path.exists():
             inside = [path]
         else:
@@ -246,10 +278,14 @@ def open_explainer(
         try:
             given = json.loads(Path(preprocess).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise ImageError(f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}") from error
+            raise ImageError(
+                f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}"
+            ) from error
     explainer = load(model, preprocess=given, labels=labels, providers=providers, output=output)
     if not quiet and preprocess is None and explainer.preprocess_reason != KEPT:
-        _err().print(f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess.")
+        _err().print(
+            f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess."
+        )
     return explainer
 
 
@@ -313,7 +349,9 @@ def print_inspection(described: dict[str, Any]) -> None:
     model, given = described["model"], described["input"]
     console.print(f"{model['name']}  opset {model['opset']}  {model['producer']}  sha256 {model['sha256'][:12]}")
     batch = "any batch" if described["batch"] is None else f"batch {described['batch']} only"
-    console.print(f"input {given['name']} {given['shape']} {given['dtype']}, {batch}; {described['classes']} classes, head {described['head']}")
+    console.print(
+        f"input {given['name']} {given['shape']} {given['dtype']}, {batch}; {described['classes']} classes, head {described['head']}"
+    )
     console.print(f"preprocessing {described['preprocess']['name']}: {described['preprocess']['reason']}")
     table = Table("", "layer", "module", "operator", "K", "grid", "why", box=None)
     for layer in described["layers"]:
@@ -329,4 +367,3 @@ def print_inspection(described: dict[str, Any]) -> None:
         ops = ", ".join(f"{op} {entry['count']}" for op, entry in described["operators"].items())
         console.print(f"operators: {ops}")
         console.print(f"without a gradient rule: {', '.join(lacking) or 'none'}")
-

@@ -65,7 +65,9 @@ def compare_methods(
         Method ids or aliases; all are checked before anything runs.
     out : Path
         The folder to write to; made if it is not there.
-    target, layer
+    target : optional
+        As in `Explainer.explain`.
+    layer : str or sequence of str, optional
         As in `Explainer.explain`.
     colormap : {"jet", "viridis"}, default "jet"
         The colours.
@@ -159,7 +161,9 @@ def _table(results: Sequence[Explanation]) -> Table:
             y, x = divmod(int(heat.argmax()), heat.shape[1])
             peaks.append("constant map" if r.degenerate[0, t] else f"row {y}, column {x}; mean {heat.mean():.2f}")
         rows.append((label, f"{first.probabilities[0, t]:.3f}", *peaks))
-    return Table(("target", "probability", *(r.method for r in results)), rows, "Where each map peaks, in pixels of the input")
+    return Table(
+        ("target", "probability", *(r.method for r in results)), rows, "Where each map peaks, in pixels of the input"
+    )
 
 
 def _figures(results: Sequence[Explanation], name: str) -> list[dict[str, Any]]:

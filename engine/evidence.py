@@ -53,11 +53,35 @@ class Question:
         return self.sessions.run("features", self.layers, {"x": self.x})
 
     def activations(self, named: dict[str, Array]) -> tuple[Array, ...]:
-        """Return the activations of every layer from a run's outputs."""
+        """
+        Return the activations of every layer.
+
+        Parameters
+        ----------
+        named : dict of str to ndarray
+            A run's outputs.
+
+        Returns
+        -------
+        tuple of ndarray, shape (N, K, h, w)
+            One entry a layer.
+        """
         return tuple(named[f"activations.{i}"] for i in range(len(self.layers)))
 
     def gradients(self, named: dict[str, Array]) -> tuple[Array, ...]:
-        """Return the gradients of every layer from a run's outputs."""
+        """
+        Return the gradients of every layer.
+
+        Parameters
+        ----------
+        named : dict of str to ndarray
+            A run's outputs.
+
+        Returns
+        -------
+        tuple of ndarray, shape (N, K, h, w)
+            One entry a layer.
+        """
         return tuple(named[f"gradients.{i}"] for i in range(len(self.layers)))
 
 
@@ -170,7 +194,9 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
 def _propagate(question: Question, named: dict[str, Array], seed: Array) -> tuple[Array, ...]:
     """Carry a cotangent at the logits back to every layer."""
     if len(question.layers) > 1:
-        return question.gradients(question.sessions.run("seeded_gradient", question.layers, {"x": question.x, "seed": seed}))
+        return question.gradients(
+            question.sessions.run("seeded_gradient", question.layers, {"x": question.x, "seed": seed})
+        )
     feeds = {name: array for name, array in named.items() if name.startswith(("activations.", "context."))}
     return question.gradients(question.sessions.run("tail_gradient", question.layers, {**feeds, "seed": seed}))
 

@@ -158,7 +158,9 @@ def load(
     )
 
 
-def _open_raw(source: str | Path | bytes, output: str | None, size: tuple[int, int] | None) -> tuple[Source, Mapping[str, str]]:
+def _open_raw(
+    source: str | Path | bytes, output: str | None, size: tuple[int, int] | None
+) -> tuple[Source, Mapping[str, str]]:
     """Build programs in memory; the only place where the engine needs the exporter."""
     try:
         from camrt.export.live import open_model
@@ -363,7 +365,9 @@ class Explainer:
         ]
         return _by_layer(layers, "activations", named)
 
-    def gradients(self, images: Any, target: Any = None, *, layer: str | Sequence[str] | None = None) -> dict[str, Array]:
+    def gradients(
+        self, images: Any, target: Any = None, *, layer: str | Sequence[str] | None = None
+    ) -> dict[str, Array]:
         """
         Return the gradient of the target at a layer.
 

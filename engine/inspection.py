@@ -14,7 +14,19 @@ from .explainer import Explainer
 
 __all__ = ["inspect_model"]
 
-_TELLING = {"Relu", "Clip", "Add", "Concat", "Mul", "HardSwish", "Gelu", "LayerNormalization", "LeakyRelu", "PRelu", "Mish"}
+_TELLING = {
+    "Relu",
+    "Clip",
+    "Add",
+    "Concat",
+    "Mul",
+    "HardSwish",
+    "Gelu",
+    "LayerNormalization",
+    "LeakyRelu",
+    "PRelu",
+    "Mish",
+}
 
 
 def inspect_model(explainer: Explainer, *, every_layer: bool = False) -> dict[str, Any]:

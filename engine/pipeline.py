@@ -30,7 +30,7 @@ class Pipeline:
     """
     One order of operations; call it with a raw map.
 
-    Parameters
+    Attributes
     ----------
     name : str
         The name in `PIPELINES`.

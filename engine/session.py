@@ -138,9 +138,13 @@ class Session:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the check below says the same as an error
                 self._session = ort.InferenceSession(
-                    model, options, providers=asked, provider_options=[dict(p.options) for p in providers], enable_fallback=0
+                    model,
+                    options,
+                    providers=asked,
+                    provider_options=[dict(p.options) for p in providers],
+                    enable_fallback=0,
                 )
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises bare and pybind errors alike
+        except Exception as error:
             detail = " ".join(str(error).split())[:240]
             raise ProviderError(f"{', '.join(asked)} cannot run the {program.kind} program: {detail}") from error
         self.providers = tuple(self._session.get_providers())
@@ -172,7 +176,7 @@ class Session:
         """
         try:
             outputs = self._session.run(None, {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs})
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:
             detail = " ".join(str(error).split())[:240]
             raise ProviderError(f"the {self.program.kind} program failed on {self.providers[0]}: {detail}") from error
         return dict(zip(self.program.outputs, outputs, strict=True))
@@ -228,7 +232,9 @@ class Sessions:
         logits = named.get("logits")
         if logits is not None and not np.isfinite(logits).all():
             bad = sorted({int(i) for i in np.argwhere(~np.isfinite(logits))[:, 0]})
-            raise NumericError(f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range")
+            raise NumericError(
+                f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range"
+            )
         return named
 
     def _session(self, kind: str, layers: tuple[str, ...]) -> Session:

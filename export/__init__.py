@@ -38,7 +38,9 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("camrt"):
             raise
-        raise MissingExtraError(f"{error.name} is needed to read a raw .onnx file: pip install 'camrt[export]'") from error
+        raise MissingExtraError(
+            f"{error.name} is needed to read a raw .onnx file: pip install 'camrt[export]'"
+        ) from error
     return getattr(module, name)
 
 

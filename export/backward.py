@@ -21,7 +21,19 @@ __all__ = ["between", "downstream", "reads", "sweep", "upstream"]
 
 
 def reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values `node` reads: its inputs, and what graphs inside it (If, Loop, Scan) read."""
+    """
+    Yield the values a node reads: its inputs, and what graphs inside it (If, Loop, Scan) read.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        Any node.
+
+    Yields
+    ------
+    onnx_ir.Value
+        Each value read, as often as it is read.
+    """
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         inside = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
@@ -32,7 +44,21 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def downstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
-    """Return `values` and everything computed from them."""
+    """
+    Return some values and everything computed from them.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        Topologically sorted.
+    values : collection of Value
+        Where to start.
+
+    Returns
+    -------
+    set of Value
+        The values reached, the given ones included.
+    """
     reached = set(values)
     for node in graph:
         if any(value in reached for value in reads(node)):
@@ -41,7 +67,21 @@ def downstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
 
 
 def upstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
-    """Return `values` and everything they are computed from."""
+    """
+    Return some values and everything they are computed from.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        Topologically sorted.
+    values : collection of Value
+        Where to end.
+
+    Returns
+    -------
+    set of Value
+        The values needed, the given ones included.
+    """
     needed = set(values)
     for node in reversed(graph):
         if any(value in needed for value in node.outputs):
@@ -51,9 +91,23 @@ def upstream(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
 
 def between(graph: ir.Graph, first: Collection[ir.Value], last: Collection[ir.Value]) -> list[ir.Node]:
     """
-    Return the nodes on a path from `first` to `last`, in graph order.
+    Return the nodes on a path from some values to others.
 
     A node that makes a value of `first` is left out, unless another value of `first` lies before it.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        Topologically sorted.
+    first : collection of Value
+        Where paths start.
+    last : collection of Value
+        Where they end.
+
+    Returns
+    -------
+    list of Node
+        In graph order.
     """
     down, up = downstream(graph, first), upstream(graph, last)
     return [
@@ -111,7 +165,9 @@ def sweep(
         rule = rules[op_key(node)]
         outgoing = rule(e, node, incoming)
         if len(outgoing) != len(node.inputs):
-            raise AssertionError(f"the rule of {op_key(node)} gives {len(outgoing)} cotangents for {len(node.inputs)} inputs")
+            raise AssertionError(
+                f"the rule of {op_key(node)} gives {len(outgoing)} cotangents for {len(node.inputs)} inputs"
+            )
         for value, g in zip(node.inputs, outgoing, strict=True):
             if value is None or g is None or value not in alive:
                 continue

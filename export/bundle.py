@@ -155,7 +155,24 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
-        """Build a manifest from plain data; a missing field is a BundleError."""
+        """
+        Build a manifest from plain data.
+
+        Parameters
+        ----------
+        data : mapping
+            As `to_dict` gives it.
+
+        Returns
+        -------
+        Manifest
+            The same manifest.
+
+        Raises
+        ------
+        BundleError
+            If a field is missing or misspelt.
+        """
         try:
             layers = tuple(
                 Layer(**{**item, "shape": tuple(item["shape"]), "grid": tuple(item["grid"])}) for item in data["layers"]
@@ -163,7 +180,14 @@ class Manifest:
             fields = {name: data[name] for name in cls.__dataclass_fields__}
         except (KeyError, TypeError) as error:
             raise BundleError(f"the manifest lacks or misspells {error}: export the bundle again") from error
-        return cls(**{**fields, "layers": layers, "labels": tuple(data["labels"]), "linear_layers": tuple(data["linear_layers"])})
+        return cls(
+            **{
+                **fields,
+                "layers": layers,
+                "labels": tuple(data["labels"]),
+                "linear_layers": tuple(data["linear_layers"]),
+            }
+        )
 
 
 class Source(Protocol):
@@ -174,10 +198,36 @@ class Source(Protocol):
         """What the model is."""
 
     def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
-        """Return the program of one kind for some layers."""
+        """
+        Return one program.
+
+        Parameters
+        ----------
+        kind : str
+            As in `Program`.
+        layers : sequence of str
+            Layer names, in order.
+
+        Returns
+        -------
+        Program
+            The graph and its description.
+        """
 
     def resolve(self, name: str) -> Layer:
-        """Return the layer of a name, or raise a LayerError that offers near ones."""
+        """
+        Return the layer of a name.
+
+        Parameters
+        ----------
+        name : str
+            A tensor, a node or a module path.
+
+        Returns
+        -------
+        Layer
+            The candidate of that name, or a LayerError that offers near ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -269,9 +319,13 @@ def read(folder: str | Path) -> Bundle:
     try:
         data = json.loads((folder / MANIFEST).read_text("utf-8"))
     except FileNotFoundError as error:
-        raise BundleError(f"{str(folder)!r} is not a bundle: it holds no {MANIFEST}; make one with `camrt export`") from error
+        raise BundleError(
+            f"{str(folder)!r} is not a bundle: it holds no {MANIFEST}; make one with `camrt export`"
+        ) from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"the manifest of {str(folder)!r} cannot be read ({error}): export the bundle again") from error
+        raise BundleError(
+            f"the manifest of {str(folder)!r} cannot be read ({error}): export the bundle again"
+        ) from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise BundleError(f"bundle schema {SCHEMA} was wanted, {str(folder)!r} has {found}: export the bundle again")
@@ -287,7 +341,9 @@ def read(folder: str | Path) -> Bundle:
     except (KeyError, TypeError) as error:
         raise BundleError(f"the manifest of {str(folder)!r} lacks {error}: export the bundle again") from error
     if unlisted:
-        raise BundleError(f"programs {sorted(unlisted)} of {str(folder)!r} have no hash in the manifest: export the bundle again")
+        raise BundleError(
+            f"programs {sorted(unlisted)} of {str(folder)!r} have no hash in the manifest: export the bundle again"
+        )
     return Bundle(folder, manifest, programs)
 
 
@@ -300,7 +356,9 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
         raise BundleError(f"the bundle {str(folder)!r} lacks {name!r}: export it again")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise BundleError(f"{name!r} in the bundle {str(folder)!r} was altered since it was written: export it again")
+            raise BundleError(
+                f"{name!r} in the bundle {str(folder)!r} was altered since it was written: export it again"
+            )
 
 
 def write(
@@ -366,7 +424,11 @@ def write(
 
 
 def _fill(
-    scratch: Path, manifest: Manifest, programs: Iterable[Program], weights: bytes | bytearray | memoryview, version: str
+    scratch: Path,
+    manifest: Manifest,
+    programs: Iterable[Program],
+    weights: bytes | bytearray | memoryview,
+    version: str,
 ) -> None:
     """Write every file of a bundle into an empty folder."""
     files: dict[str, str] = {}

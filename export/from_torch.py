@@ -58,7 +58,9 @@ def from_torch(module: Any, example: Any, path: str | Path | None = None, *, ops
         import onnxscript  # noqa: F401 - torch's exporter needs it and says so less clearly
         import torch
     except ImportError as error:
-        raise MissingExtraError(f"{error.name} is needed to export a torch module: pip install 'camrt[torch]'") from error
+        raise MissingExtraError(
+            f"{error.name} is needed to export a torch module: pip install 'camrt[torch]'"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"a torch.nn.Module was wanted, {type(module).__name__} was given")
     if path is not None and Path(path).exists():
@@ -94,7 +96,7 @@ def _export(torch: Any, module: Any, x: Any, opset: int) -> bytes:
                 module, (x,), file, opset_version=opset, dynamo=True, input_names=["x"], output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - the exporter raises whatever the module's code does
+        except Exception as error:
             detail = " ".join(str(error).split())[:200]
             raise ModelError(f"torch could not export {type(module).__name__}: {detail}") from error
         return file.read_bytes()

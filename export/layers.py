@@ -28,7 +28,19 @@ __all__ = ["find", "linear_layers", "resolve", "value_of"]
 AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid, pooling included
 _MAX_PREFIX = 16  # class token, distillation token, registers
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
-_MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad", "Cast", "Expand", "Gather", "Flatten"}
+_MOVES = {
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Split",
+    "Pad",
+    "Cast",
+    "Expand",
+    "Gather",
+    "Flatten",
+}
 _LOSES_LAYOUT = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Gather", "DepthToSpace", "SpaceToDepth"}
 _TURNS = {("nchw", (0, 2, 3, 1)): "nhwc", ("nhwc", (0, 3, 1, 2)): "nchw"}
 _NCHW_MAKERS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", *_POOLS}
@@ -108,7 +120,21 @@ def resolve(layers: Sequence[Layer], name: str | None) -> Layer:
 
 
 def value_of(model: ir.Model, layer: Layer) -> ir.Value:
-    """Return the tensor of `layer` in a copy of its model."""
+    """
+    Return the tensor of a layer in a copy of its model.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        A copy of the model the layer was found in.
+    layer : Layer
+        As `find` gives it.
+
+    Returns
+    -------
+    onnx_ir.Value
+        The tensor of that name, or a LayerError where there is none.
+    """
     for node in model.graph:
         for value in node.outputs:
             if value.name == layer.name:
@@ -223,7 +249,9 @@ def _last_attention(classifier: Classifier, found: dict[ir.Value, Layer]) -> ir.
     widths = {
         found[v].channels
         for v in tokens
-        if (node := v.producer()) is not None and node.op_type == "Add" and not any(i is None or i.is_initializer() for i in node.inputs)
+        if (node := v.producer()) is not None
+        and node.op_type == "Add"
+        and not any(i is None or i.is_initializer() for i in node.inputs)
     }
     on_path = upstream(graph, [classifier.logits])
     for node in reversed(graph):

@@ -183,7 +183,9 @@ def open_model(
     ----------
     source : str, Path or bytes
         An ``.onnx`` file or its bytes.
-    output, size
+    output : str, optional
+        As in `camrt.export.load.load`.
+    size : tuple of int, optional
         As in `camrt.export.load.load`.
     layer : str, optional
         The default layer, in place of the one found.

@@ -164,7 +164,9 @@ def _read(source: str | Path | bytes, max_bytes: int) -> tuple[onnx.ModelProto, 
     else:
         path = Path(source)
         if not path.is_file():
-            raise ModelError(f"an .onnx file was wanted, {str(path)!r} is {'a folder' if path.is_dir() else 'not there'}")
+            raise ModelError(
+                f"an .onnx file was wanted, {str(path)!r} is {'a folder' if path.is_dir() else 'not there'}"
+            )
         _check_bytes(path.stat().st_size, max_bytes, str(path))
         try:
             data = path.read_bytes()
@@ -226,21 +228,27 @@ def _read_external(proto: onnx.ModelProto, folder: Path | None, size: int, max_b
         entry = {e.key: e.value for e in tensor.external_data}
         location = entry.get("location", "")
         if folder is None:
-            raise ModelError(f"tensor {tensor.name!r} lies outside the model ({location!r}): give the file's path, not its bytes")
+            raise ModelError(
+                f"tensor {tensor.name!r} lies outside the model ({location!r}): give the file's path, not its bytes"
+            )
         inside = PurePosixPath(location.replace("\\", "/"))
         path = folder / inside
         unsafe = not location or inside.is_absolute() or ".." in inside.parts or ":" in location
         if unsafe or not path.resolve().is_relative_to(folder):
             raise ModelError(f"tensor {tensor.name!r} points outside the model's folder ({location!r}): refused")
         if not path.is_file():
-            raise ModelError(f"tensor {tensor.name!r} wants the weights file {location!r}, which is not beside the model")
+            raise ModelError(
+                f"tensor {tensor.name!r} wants the weights file {location!r}, which is not beside the model"
+            )
         try:
             offset = int(entry.get("offset", 0))
             length = int(entry.get("length", path.stat().st_size - offset))
         except ValueError as error:
             raise ModelError(f"tensor {tensor.name!r} has an offset or length that is not a number: refused") from error
         if offset < 0 or length < 0 or offset + length > path.stat().st_size:
-            raise ModelError(f"tensor {tensor.name!r} wants bytes {offset} to {offset + length} of {location!r}, which is shorter")
+            raise ModelError(
+                f"tensor {tensor.name!r} wants bytes {offset} to {offset + length} of {location!r}, which is shorter"
+            )
         size += length
         _check_bytes(size, max_bytes, "the model with its weights")
         with path.open("rb") as file:
@@ -279,9 +287,13 @@ def _opset(proto: onnx.ModelProto) -> int:
     """Return the version of the default operator set."""
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
     if not versions:
-        raise ModelError("the model imports no standard operator set; a classifier of standard ONNX operators was wanted")
+        raise ModelError(
+            "the model imports no standard operator set; a classifier of standard ONNX operators was wanted"
+        )
     if versions[0] > MAX_OPSET:
-        raise ModelError(f"the model uses opset {versions[0]}, the newest supported is {MAX_OPSET}: export it at that opset")
+        raise ModelError(
+            f"the model uses opset {versions[0]}, the newest supported is {MAX_OPSET}: export it at that opset"
+        )
     return int(versions[0])
 
 
@@ -320,7 +332,9 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
         except (RuntimeError, onnx.version_converter.ConvertError) as error:
             detail = " ".join(str(error).split())[:160]
-            raise ModelError(f"the model's opset {opset} cannot be lifted to {MIN_OPSET} ({detail}): re-export it") from error
+            raise ModelError(
+                f"the model's opset {opset} cannot be lifted to {MIN_OPSET} ({detail}): re-export it"
+            ) from error
     return _expand(proto)
 
 
@@ -370,7 +384,9 @@ def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int
         if given[place] is None:
             given[place] = length
         elif length is not None and given[place] != length:
-            raise ModelError(f"the model's input is {[given[p] for p in places]} pixels (H, W), size={size} does not fit")
+            raise ModelError(
+                f"the model's input is {[given[p] for p in places]} pixels (H, W), size={size} does not fit"
+            )
     if any(d is None for d in given[1:]):
         raise ModelError(f"input {x.name!r} leaves its size open ({x.shape}): give it, for example size=(224, 224)")
     batch = given[0]
@@ -400,7 +416,9 @@ def _unfollowed(model: ir.Model) -> ModelError:
                 f"the shape of what operator {op_key(node)} at node {node.name!r} makes cannot be found without running "
                 "it; a classifier of standard ONNX operators and fixed sizes was wanted: re-export the model"
             )
-    return ModelError("the model's output does not follow its batch dimension: a classifier (N, ...) -> (N, C) was wanted")
+    return ModelError(
+        "the model's output does not follow its batch dimension: a classifier (N, ...) -> (N, C) was wanted"
+    )
 
 
 def _check_weights(model: ir.Model) -> None:
@@ -428,7 +446,9 @@ def _choose_output(model: ir.Model, name: str | None) -> ir.Value:
     elif len(outputs) == 1:
         chosen = outputs[0]
     else:
-        raise ModelError(f"the model has {len(outputs)} outputs ({', '.join(map(str, names))}): choose one with output=")
+        raise ModelError(
+            f"the model has {len(outputs)} outputs ({', '.join(map(str, names))}): choose one with output="
+        )
     for value in outputs:
         if value is not chosen:
             model.graph.outputs.remove(value)

@@ -52,7 +52,11 @@ def module_path(node_name: str, metadata: Mapping[str, str]) -> str:
         return ""
     path = before = ""
     for part in node_name.split("/")[1:-1]:
-        path = path.removesuffix(before) + part if before and part.startswith(f"{before}.") else f"{path}.{part}".lstrip(".")
+        path = (
+            path.removesuffix(before) + part
+            if before and part.startswith(f"{before}.")
+            else f"{path}.{part}".lstrip(".")
+        )
         before = part
     return path
 
@@ -87,5 +91,7 @@ def pick(name: str, layers: Sequence[Layer]) -> Layer:
     known = list(dict.fromkeys([k for layer in layers for k in (layer.module, layer.name, layer.node) if k]))
     parents = {m.rsplit(".", i)[0] for m in {layer.module for layer in layers} for i in range(1, m.count(".") + 1)}
     near = difflib.get_close_matches(name, [*known, *sorted(parents)], n=5, cutoff=0.5)
-    offered = f"near names: {', '.join(map(repr, near))}" if near else f"some layers: {', '.join(map(repr, known[-5:]))}"
+    offered = (
+        f"near names: {', '.join(map(repr, near))}" if near else f"some layers: {', '.join(map(repr, known[-5:]))}"
+    )
     raise LayerError(f"the model has no layer {name!r} with a spatial grid; {offered}; list them with `camrt inspect`")

@@ -209,7 +209,11 @@ def context_of(graph: ir.Graph, x: ir.Value, logits: ir.Value, value: ir.Value) 
     after, needed, moving = downstream(graph, [value]), upstream(graph, [logits]), downstream(graph, [x])
     around: dict[ir.Value, None] = {}
     for node in graph:
-        if value in node.outputs or not any(v in after for v in node.outputs) or not any(v in needed for v in node.outputs):
+        if (
+            value in node.outputs
+            or not any(v in after for v in node.outputs)
+            or not any(v in needed for v in node.outputs)
+        ):
             continue
         for v in reads(node):
             if v in moving and v not in after:

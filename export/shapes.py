@@ -45,7 +45,13 @@ class _Walk:
         self.opset = model.opset_imports.get("", 18)
         self.imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
         versions = dict(model.opset_imports.items())
-        self.run_params = {"log": lambda *_: None, "opsets": versions, "verbose": 0, "new_ops": None, "existing_functions": {}}
+        self.run_params = {
+            "log": lambda *_: None,
+            "opsets": versions,
+            "verbose": 0,
+            "new_ops": None,
+            "existing_functions": {},
+        }
         self.shapes: dict[ir.Value, Concrete | None] = {}
         self.types: dict[ir.Value, int] = {}
         self.data: dict[ir.Value, Array] = {}

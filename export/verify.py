@@ -28,11 +28,29 @@ Array = np.ndarray[Any, Any]
 
 
 def run(model: bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-    """Run one graph once on the CPU."""
+    """
+    Run one graph once on the CPU.
+
+    Parameters
+    ----------
+    model : bytes or str
+        The graph, or its file.
+    feeds : mapping of str to ndarray
+        Its inputs.
+    outputs : sequence of str, optional
+        Which outputs; all of them when None.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `outputs`.
+    """
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise MissingExtraError("verification runs the model and needs ONNX Runtime: pip install 'camrt[cpu]'") from error
+        raise MissingExtraError(
+            "verification runs the model and needs ONNX Runtime: pip install 'camrt[cpu]'"
+        ) from error
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -44,7 +62,21 @@ def _model(program: Program) -> bytes | str:
 
 
 def sample(manifest_input: Mapping[str, Any], batch: int) -> Array:
-    """Return a seeded batch of plausible inputs: smooth noise of unit size, or grey levels for integer inputs."""
+    """
+    Return a seeded batch of plausible inputs.
+
+    Parameters
+    ----------
+    manifest_input : mapping
+        The manifest's ``input``: ``shape`` and ``dtype``.
+    batch : int
+        How many.
+
+    Returns
+    -------
+    ndarray
+        Smooth noise of unit size, or grey levels for integer inputs.
+    """
     rng = np.random.default_rng(_SEED)
     shape = [batch, *manifest_input["shape"][1:]]
     if str(manifest_input["dtype"]).startswith(("uint", "int")):

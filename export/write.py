@@ -61,7 +61,9 @@ def export(
         Class names.
     preprocess : mapping, optional
         Fields of `camrt.image.Preprocess`, kept in the manifest.
-    output, size
+    output : str, optional
+        As in `camrt.export.load.load`.
+    size : tuple of int, optional
         As in `camrt.export.load.load`.
     overwrite : bool, default False
         Replace a bundle that is there.
@@ -100,7 +102,10 @@ def export(
     checked = [] if "gradient" not in kinds else chosen
     manifest = replace(manifest, verification=verify(classifier, live, checked, gradients=bool(checked)))
     weights = _Weights()
-    programs = [weights.share(*build(classifier, kind, [live.resolve(n) for n in group])) for kind, group in _plan(kinds, chosen)]
+    programs = [
+        weights.share(*build(classifier, kind, [live.resolve(n) for n in group]))
+        for kind, group in _plan(kinds, chosen)
+    ]
     return write(folder, manifest, programs, weights.data, _version(), overwrite=overwrite)
 
 

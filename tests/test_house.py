@@ -74,7 +74,9 @@ def test_every_module_has_a_test_file_of_its_name() -> None:
         if not path.name.startswith("__")
     }
     there = {str(path.relative_to(ROOT / "tests")) for path in (ROOT / "tests").rglob("test_*.py")}
-    missing = sorted(paired - there - set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["camrt"]["paired_elsewhere"]))
+    missing = sorted(
+        paired - there - set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["camrt"]["paired_elsewhere"])
+    )
     assert not missing, f"modules without a test file: {missing}"
 
 
@@ -94,7 +96,9 @@ def test_every_message_that_is_raised_fits_one_line() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Raise):
-                    texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                    texts = [
+                        n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+                    ]
                     assert not any("\n" in text for text in texts), f"{path}:{node.lineno}"
 
 
@@ -110,6 +114,10 @@ def test_the_readme_names_only_commands_and_methods_that_exist() -> None:
 @checkout
 def test_no_machine_path_stands_in_a_tracked_file() -> None:
     pattern = re.compile(r"(?<![A-Za-z0-9_.])/(work|farm|root|tmp)/[a-z]")
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *(p for f in (*FOLDERS.values(), "tests", "bench") for p in (ROOT / f).rglob("*.py"))]:
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*.toml"),
+        *(p for f in (*FOLDERS.values(), "tests", "bench") for p in (ROOT / f).rglob("*.py")),
+    ]:
         if path != Path(__file__):
             assert not pattern.search(path.read_text("utf-8")), path

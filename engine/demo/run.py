@@ -118,7 +118,21 @@ def _section(name: str, scene: Scene, results: Sequence[Explanation], colormap: 
 
 
 def share_in_box(heat: npt.NDArray[np.floating], box: Sequence[int] | npt.NDArray[np.int64]) -> float:
-    """Return the share of a map's energy inside a box (x0, y0, x1, y1), half-open; 0 for an empty map."""
+    """
+    Return the share of a map's energy inside a box.
+
+    Parameters
+    ----------
+    heat : ndarray of float, shape (H, W)
+        A heatmap.
+    box : sequence of int
+        ``(x0, y0, x1, y1)`` in pixels, half-open.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0 for an empty map.
+    """
     x0, y0, x1, y1 = (int(v) for v in box)
     total = float(heat.sum())
     return float(heat[y0:y1, x0:x1].sum()) / total if total else 0.0

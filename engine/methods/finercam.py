@@ -91,7 +91,11 @@ def finer_seed(
         Logits of the clean input.
     target : ndarray of int64, shape (N,)
         The class explained.
-    variant, alpha, ranks
+    variant : str
+        As for `finercam`.
+    alpha : float
+        As for `finercam`.
+    ranks : tuple of int
         As for `finercam`. Ranks beyond the number of other classes are left out; ties go by class index.
 
     Returns

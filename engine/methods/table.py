@@ -48,7 +48,7 @@ class Result:
     """
     What a method returns when an array alone does not say it all.
 
-    Parameters
+    Attributes
     ----------
     array : ndarray of float
         Weights (N,K) or (N,K,h,w), a raw map (N,h,w), or a heatmap (N,H,W).
@@ -68,7 +68,7 @@ class Option:
     """
     One thing a method may be told: its default and what is allowed.
 
-    Parameters
+    Attributes
     ----------
     default : object
         The value where none is given.
@@ -183,7 +183,7 @@ class Method:
     """
     One row of the table.
 
-    Parameters
+    Attributes
     ----------
     id : str
         The canonical name, used in Python, command line, HTTP and result files alike.

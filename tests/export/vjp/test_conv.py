@@ -125,6 +125,7 @@ TRANSPOSE_SPECS = [
     Spec("line", (2, 3, 6), (3, 2, 4), {"strides": [2], "pads": [1, 2]}, FLIPPED),
     Spec("volume", (2, 2, 3, 2, 3), (2, 3, 2, 3, 2), {"strides": [2, 1, 2]}, FLIPPED),
     Spec("output_shape", (2, 2, 4, 4), (2, 3, 3, 3), {"strides": [2, 2], "output_shape": [8, 7]}, FLIPPED, (1, 1, 0, 1)),
+    Spec("output_shape_and_padding", (2, 2, 4, 4), (2, 3, 3, 3), {"strides": [2, 2], "output_shape": [7, 8], "output_padding": [1, 1]}, FLIPPED, (2, 1, 1, 1)),
     Spec("output_shape_upper", (2, 2, 4, 4), (2, 3, 3, 3), {"strides": [2, 2], "output_shape": [8, 7], "auto_pad": "SAME_UPPER"}, FLIPPED, (0, 1, 1, 1)),
     Spec("same_upper", (2, 2, 4, 4), (2, 3, 3, 4), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, FLIPPED, (0, 1, 1, 1)),
     Spec("same_lower", (2, 2, 4, 4), (2, 3, 3, 4), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, FLIPPED, (1, 1, 0, 1)),

@@ -172,7 +172,8 @@ def test_lp_normalization_gradient_equals_autograd(p: int, axis: int | None, rng
     along = -1 if axis is None else axis
 
     def forward(x: Tensor) -> Tensor:
-        return x / torch.linalg.vector_norm(x, p, along, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, p, along, keepdim=True)
+        return x / norm
 
     attributes = {"p": p} if axis is None else {"p": p, "axis": axis}
     check_rule("LpNormalization", [spaced(rng, 2, 4, 5)], attributes=attributes, torch_forward=forward, tol=1e-10)
