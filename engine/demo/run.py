@@ -20,12 +20,17 @@ from ..explainer import Explainer, load
 from ..explanation import Explanation
 from ..render import png
 from ..report import Figure, Section, Table, provenance, write_report
-from .pictures import CLASSES, Scene, draw
+from .pictures import CLASSES, HELD_OUT, Scene, draw
 
 __all__ = ["METHODS_SHOWN", "STEPS", "demo_model", "run_demo"]
 
 METHODS_SHOWN = ("gradcam", "gradcampp", "hirescam", "layercam", "eigencam", "smoothgradcampp")
-SCENES = ((11, (0, 4)), (23, (2, 7)), (5, (1,)), (42, (6, 3)))  # seeds no training picture has, and what is drawn
+SCENES = (  # seeds that training never saw, and what is drawn
+    (HELD_OUT + 11, (0, 4)),
+    (HELD_OUT + 23, (2, 7)),
+    (HELD_OUT + 5, (1,)),
+    (HELD_OUT + 42, (6, 3)),
+)
 STEPS = len(SCENES) * len(METHODS_SHOWN) + 1
 
 
