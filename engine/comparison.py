@@ -125,11 +125,11 @@ def grid_of(results: Sequence[Explanation], *, colormap: str = "jet", title: str
     """
     first = results[0]
     picture = first.pictures[0]
-    cells: list[list[Image.Image | None]] = [
-        [Image.fromarray(picture)]
-        + [overlay(picture, r.heatmaps[0, t], colormap=colormap, colorbar=False, side=224) for r in results]
-        for t in range(first.targets.shape[1])
-    ]
+    cells: list[list[Image.Image | None]] = []
+    for t in range(first.targets.shape[1]):
+        row: list[Image.Image | None] = [Image.fromarray(picture)]
+        row += [overlay(picture, r.heatmaps[0, t], colormap=colormap, colorbar=False, side=224) for r in results]
+        cells.append(row)
     labels = [f"{first.labels[0][t]} {first.probabilities[0, t]:.2f}" for t in range(first.targets.shape[1])]
     columns = ["picture", *(METHODS[r.method].title for r in results)]
     return grid(cells, row_titles=labels, column_titles=columns, title=title, colormap=colormap)

@@ -42,7 +42,7 @@ _MOVES = {
     "Flatten",
 }
 _LOSES_LAYOUT = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Gather", "DepthToSpace", "SpaceToDepth"}
-_TURNS = {("nchw", (0, 2, 3, 1)): "nhwc", ("nhwc", (0, 3, 1, 2)): "nchw"}
+_TURNS: dict[tuple[str, tuple[int, ...]], str] = {("nchw", (0, 2, 3, 1)): "nhwc", ("nhwc", (0, 3, 1, 2)): "nchw"}
 _NCHW_MAKERS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", *_POOLS}
 
 

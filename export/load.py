@@ -132,7 +132,7 @@ def load(
     try:
         model = ir.from_proto(_lift(_inline(proto), opset))
     except ir.serde.SerdeError as error:
-        cause = error
+        cause: BaseException = error
         while isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
         raise ModelError(f"the model is damaged ({' '.join(str(cause).split())[:160]}): export it again") from error

@@ -134,8 +134,8 @@ def _apply_head(logits: Array, head: str) -> Array:
     if head == "none":
         return logits
     shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.exp(log_p) if head == "softmax" else log_p
+    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(np.exp(log_p)) if head == "softmax" else log_p
 
 
 def check_gradient(source: Source, layer: str, x: Array) -> dict[str, Any]:

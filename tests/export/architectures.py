@@ -47,7 +47,6 @@ def _convnext() -> nn.Module:
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: models.resnet18(num_classes=CLASSES),
-    "resnet50": lambda: models.resnet50(num_classes=CLASSES),
     "vgg11": _vgg,
     "densenet121": lambda: models.densenet121(num_classes=CLASSES),
     "googlenet": lambda: models.googlenet(num_classes=CLASSES, aux_logits=False, init_weights=False),
@@ -73,15 +72,17 @@ def build(name: str) -> nn.Module:
                 norm.momentum = 1.0  # the statistics of the one batch below
                 norm.weight.uniform_(0.7, 1.3)
             for title, parameter in model.named_parameters():
-                if not parameter.any() or title.endswith(("bias", "layer_scale")):
+                if title.endswith("bias"):
+                    parameter.uniform_(-0.1, 0.5)  # most ReLUs stay alive
+                elif title.endswith("layer_scale") or not parameter.any():
                     parameter.normal_(0, 0.3)  # zero when new, or nearly: nothing of it would be tested
             model.eval()  # no dropout
             for norm in norms:
                 norm.train()
             model(torch.randn(16, 3, SIDE, SIDE))
             for norm in norms:
-                norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
-                norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
+                norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+                norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.9, 1.2)
     return model.eval()
 
 

@@ -57,11 +57,10 @@ class Expected:
 
 EXPECTED = {
     "resnet18": Expected("layer4.1", ("Relu",), (512, 2, 2), "layer2.0", (128, 8, 8)),
-    "resnet50": Expected("layer4.2", ("Relu",), (2048, 2, 2), "layer3", (1024, 4, 4)),
     "vgg11": Expected("features.19", ("Relu",), (512, 4, 4), "features.8", (256, 16, 16), is_linear=False),
     "densenet121": Expected("", ("Relu",), (1024, 2, 2), "features.denseblock3.denselayer24.conv2", (32, 4, 4)),
     "googlenet": Expected("inception5b", ("Concat",), (1024, 2, 2), "inception4a", (512, 4, 4)),
-    "squeezenet1_1": Expected("classifier.2", ("Relu",), (10, 3, 3), "features.7", (384, 7, 7)),
+    "squeezenet1_1": Expected("classifier.2", ("Relu",), (10, 3, 3), "features.7", (256, 7, 7)),
     "mobilenet_v2": Expected("features.18.2", ("Clip",), (1280, 2, 2), "features.6", (32, 8, 8)),
     "mobilenet_v3_small": Expected("features.12.2", ("HardSwish", "Mul"), (576, 2, 2), "features.4", (40, 4, 4), False),
     "efficientnet_b0": Expected("features.8.2", ("Mul", "Swish"), (1280, 2, 2), "features.3", (40, 8, 8)),
@@ -89,7 +88,6 @@ CASES = [
     *[("squeezenet1_1", "torchscript", 17), ("squeezenet1_1", "dynamo", 18)],
     *[("mobilenet_v2", "torchscript", 11), ("mobilenet_v2", "dynamo", 23)],
     *[("efficientnet_b0", "torchscript", 17), ("efficientnet_b0", "dynamo", 18)],
-    ("resnet50", "torchscript", 13),
 ]
 
 
@@ -147,7 +145,7 @@ def test_the_scores_are_those_of_the_torch_module_and_of_the_model_as_given(case
         want = case.module.double()(torch.tensor(case.x, dtype=torch.float64)).numpy()
     case.module.float()
     got = run_program(case.live.program("forward"), x=case.x)["logits"]
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())  # float32 through up to 121 layers
 
 
 def test_the_default_layer_is_the_last_spatial_tensor_before_the_head(case: Case) -> None:
@@ -221,10 +219,11 @@ def test_the_gradient_is_the_slope_of_the_tail(case: Case) -> None:
     assert check_gradient(case.live, case.default.name, case.x[:2])["rel_error"] <= 1e-2
 
 
-def test_patches_of_a_vision_transformer_receive_gradients_where_the_default_layer_is(case: Case) -> None:
-    if case.name != "vit":
-        pytest.skip("for the vision transformer alone")
-    late = [layer for layer in case.live.manifest.layers if layer.layout == "tokens"][-1]
-    assert late.name != case.default.name
+def test_every_cell_of_the_default_layer_receives_a_gradient(case: Case) -> None:
+    """In a vision transformer that is not so for the layers behind: only the class token feeds the head."""
     found = run_program(case.live.program("gradient", [case.default.name]), x=case.x[:2], target=np.array([-1, -1]))
-    assert (np.abs(found["gradients.0"]).max(1) > 0).all()  # every patch
+    assert (np.abs(found["gradients.0"]).max(1) > 0).all()
+    later = case.live.manifest.layers[-1]
+    if case.name == "vit":
+        found = run_program(case.live.program("gradient", [later.name]), x=case.x[:2], target=np.array([-1, -1]))
+        assert not found["gradients.0"].any()

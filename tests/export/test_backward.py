@@ -1,0 +1,99 @@
+"""The sweep: cotangents that meet add up, dead branches cost nothing, and each rule's arity is checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from camrt.errors import MissingRuleError
+from camrt.export.backward import between, sweep
+from camrt.export.vjp import RULES
+from camrt.export.vjp.emit import Emit
+from camrt.export.vjp.table import Rule
+
+
+def start(*shape: int | str) -> tuple[ir.Graph, Emit, ir.Value, ir.Value]:
+    """Return a graph with an input x and a cotangent g of the same shape."""
+    x, g = (ir.Value(name=n, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.DOUBLE)) for n in ("x", "g"))
+    graph = ir.Graph([x, g], [], nodes=[], opset_imports={"": 18}, name="g")
+    return graph, Emit(graph, "net"), x, g
+
+
+def shaped(value: ir.Value, like: ir.Value) -> ir.Value:
+    """Give a value the shape of another."""
+    value.shape, value.dtype = like.shape, like.dtype  # type: ignore[assignment]
+    return value
+
+
+def run(graph: ir.Graph, outputs: list[ir.Value], feeds: dict[str, Any]) -> list[np.ndarray]:
+    """Evaluate a graph in float64."""
+    graph.outputs.extend(outputs)
+    return [np.asarray(a) for a in ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, feeds)]
+
+
+def test_cotangents_that_meet_at_one_tensor_add_up(rng: np.random.Generator) -> None:
+    graph, e, x, g = start("N", 3)
+    y = shaped(e.Mul(x, x), x)  # both inputs are the same tensor
+    z = shaped(e.Add(y, shaped(e.Sin(x), x)), x)  # and a second way round
+    (dx,) = sweep(graph, {z: g}, [x], RULES)
+    assert dx is not None
+    at, cot = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    (got,) = run(graph, [dx], {"x": at, "g": cot})
+    np.testing.assert_allclose(got, cot * (2 * at + np.cos(at)), rtol=1e-12)
+
+
+def test_only_nodes_between_are_visited_and_dead_branches_emit_nothing() -> None:
+    graph, e, x, g = start("N", 3)
+    a = shaped(e.Exp(x), x)
+    dead = shaped(e.Tan(a), x)  # leads nowhere
+    b = shaped(e.Tanh(a), x)
+    assert [node.op_type for node in between(graph, [a], [b])] == ["Tanh"]
+    before = graph.num_nodes()
+    sweep(graph, {b: g}, [a], RULES)
+    emitted = [node.op_type for node in list(graph)[before:]]
+    assert "Exp" not in emitted
+    assert dead.uses() == ()
+
+
+def test_a_value_that_no_path_reaches_has_no_gradient() -> None:
+    graph, e, x, g = start("N", 3)
+    y, z = shaped(e.Sin(x), x), shaped(e.Cos(x), x)
+    assert sweep(graph, {z: g}, [y], RULES) == [None]
+
+
+def test_several_starting_points_are_carried_back_together(rng: np.random.Generator) -> None:
+    graph, e, x, g = start("N", 3)
+    y, z = shaped(e.Sin(x), x), shaped(e.Mul(x, x), x)
+    (dx,) = sweep(graph, {y: g, z: g}, [x], RULES)
+    assert dx is not None
+    at, cot = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    (got,) = run(graph, [dx], {"x": at, "g": cot})
+    np.testing.assert_allclose(got, cot * (np.cos(at) + 2 * at), rtol=1e-12)
+
+
+def test_a_missing_rule_names_operator_node_path_and_a_way_out() -> None:
+    graph, e, x, g = start("N", 3)
+    odd = shaped(e.Hardmax(x), x)
+    y = shaped(e.Sin(odd), x)
+    with pytest.raises(MissingRuleError, match=r"Hardmax.*net/Hardmax_1.*Hardmax -> Sin -> logits.*eigencam"):
+        sweep(graph, {y: g}, [x], RULES)
+
+
+def test_the_rule_table_is_an_argument() -> None:
+    graph, e, x, g = start("N", 3)
+    y = shaped(e.Sin(x), x)
+    (dx,) = sweep(graph, {y: g}, [x], {"Sin": Rule(lambda e, n, g: (e.Neg(g),))})
+    assert dx is not None
+    (got,) = run(graph, [dx], {"x": np.zeros((1, 3)), "g": np.ones((1, 3))})
+    np.testing.assert_array_equal(got, -np.ones((1, 3)))
+
+
+def test_a_rule_that_gives_the_wrong_number_of_cotangents_is_caught() -> None:
+    graph, e, x, g = start("N", 3)
+    y = shaped(e.Sin(x), x)
+    with pytest.raises(AssertionError, match="2 cotangents for 1 inputs"):
+        sweep(graph, {y: g}, [x], {"Sin": Rule(lambda e, n, g: (g, g))})
