@@ -8,7 +8,6 @@ report, with the share of each map's energy that lies in its object's box (the b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,10 @@ from ..explainer import Explainer, load
 from ..explanation import Explanation
 from ..render import png
 from ..report import Figure, Section, Table, provenance, write_report
+from . import MODEL
 from .pictures import CLASSES, HELD_OUT, Scene, draw
 
-__all__ = ["METHODS_SHOWN", "STEPS", "demo_model", "run_demo"]
+__all__ = ["METHODS_SHOWN", "STEPS", "run_demo", "share_in_box"]
 
 METHODS_SHOWN = ("gradcam", "gradcampp", "hirescam", "layercam", "eigencam", "smoothgradcampp")
 SCENES = (  # seeds that training never saw, and what is drawn
@@ -32,11 +32,6 @@ SCENES = (  # seeds that training never saw, and what is drawn
     (HELD_OUT + 42, (6, 3)),
 )
 STEPS = len(SCENES) * len(METHODS_SHOWN) + 1
-
-
-def demo_model() -> bytes:
-    """Return the embedded classifier, an ONNX file."""
-    return files(__package__ or "camrt.demo").joinpath("model.onnx").read_bytes()
 
 
 def run_demo(
@@ -68,7 +63,7 @@ def run_demo(
     -----
     Cost: a few seconds; no network, no data.
     """
-    explainer = load(demo_model())
+    explainer = load(MODEL)
     paths: list[Path] = []
     sections: list[Section] = []
     for seed, labels in SCENES:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import camrt
-from camrt.demo import HELD_OUT, draw
-from camrt.demo.run import METHODS_SHOWN, SCENES, STEPS, demo_model, run_demo, share_in_box
+from camrt.demo import HELD_OUT, MODEL, draw
+from camrt.demo.run import METHODS_SHOWN, SCENES, STEPS, run_demo, share_in_box
 
 
 def test_the_demo_writes_overlays_grids_and_a_report(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_demo_writes_overlays_grids_and_a_report(tmp_path: Path) -> None:
 
 
 def test_gradcam_of_the_demo_lies_on_the_object_asked_for() -> None:
-    explainer = camrt.load(demo_model())
+    explainer = camrt.load(MODEL)
     own, other, area = [], [], []
     for seed in range(HELD_OUT + 500, HELD_OUT + 524):
         labels = (seed % 8, (seed + 3) % 8)
