@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from .methods.raw import raw_map
 from .pipeline import PIPELINES
 from .preprocess import Preprocess
 from .presets import choose
-from .session import Sessions, parse_providers
+from .session import Sessions, parse_providers, runtime
 from .targets import Target
 
 __all__ = ["Explainer", "load"]
@@ -584,17 +585,23 @@ class Explainer:
 
     def _provenance(self, plan: _Plan, tta: bool) -> dict[str, Any]:
         """Say what made a result, so that it can be made again."""
-        from importlib.metadata import version
-
         return {
-            "model": self.manifest.model,
-            "camrt": version("camrt"),
-            "numpy": np.__version__,
-            "providers": [p.name for p in self._sessions.providers],
-            "preprocess": self.preprocess.to_dict(),
+            **self._made_by,
             "fuse": plan.fuse if len(plan.layers) > 1 else None,
             "eigen_smooth": plan.eigen_smooth,
             "tta": tta,
+        }
+
+    @cached_property
+    def _made_by(self) -> Mapping[str, Any]:
+        """What does not change from call to call."""
+        return {
+            "model": self.manifest.model,
+            "camrt": version("camrt"),
+            "onnxruntime": runtime().__version__,
+            "numpy": np.__version__,
+            "providers": [p.name for p in self._sessions.providers],
+            "preprocess": self.preprocess.to_dict(),
         }
 
 

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -68,6 +68,36 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
 _ORIENTATION = 0x0112
 
 
+class Pictures(Sequence[np.ndarray]):
+    """
+    What the network sees, as pictures of uint8 (H, W, 3); those of prepared inputs are made when they are looked at.
+
+    Parameters
+    ----------
+    items : sequence of (ndarray, bool)
+        Pictures, or one input each of the model's own shape, marked True.
+    preprocess : Preprocess
+        How inputs become pictures again.
+    """
+
+    def __init__(self, items: Sequence[tuple[np.ndarray, bool]], preprocess: Preprocess) -> None:
+        self._items = items
+        self._preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> Pictures: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | Pictures:
+        if isinstance(index, slice):
+            return Pictures(self._items[index], self._preprocess)
+        array, is_prepared = self._items[index]
+        return self._preprocess.undo(array[None])[0] if is_prepared else array
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """
@@ -77,14 +107,14 @@ class Prepared:
     ----------
     x : ndarray, shape (N, C, H, W) or (N, H, W, C)
         The model's input, in its type and layout.
-    pictures : list of ndarray of uint8, each (H, W, 3)
+    pictures : sequence of ndarray of uint8, each (H, W, 3)
         What the network sees, in RGB.
     names : list of str
         The file's stem, or ``image_000`` and so on.
     """
 
     x: np.ndarray
-    pictures: list[np.ndarray]
+    pictures: Sequence[np.ndarray]
     names: list[str]
 
 
@@ -162,13 +192,19 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
     ImageError
         If there is no image, one cannot be decoded, or a prepared array has the wrong shape or is not finite.
     """
-    items = _items(images, preprocess)
-    inputs, pictures, names = [], [], []
+    if isinstance(images, np.ndarray) and images.ndim == 4 and _is_prepared(images, preprocess):
+        x = _check_prepared(images, preprocess)
+        return Prepared(x, Pictures([(one, True) for one in x], preprocess), [_name(None, i) for i in range(len(x))])
+    inputs, items, names = [], _items(images), []
+    pictures: list[tuple[np.ndarray, bool]] = []
     for position, item in enumerate(items):
         try:
-            if isinstance(item, np.ndarray) and _is_prepared(item, preprocess):
-                x = _check_prepared(item, preprocess)
-                picture = preprocess.undo(x)[0]
+            is_prepared = isinstance(item, np.ndarray) and _is_prepared(item, preprocess)
+            if is_prepared:
+                x = _check_prepared(item[None] if item.ndim == 3 else item, preprocess)
+                if len(x) != 1:
+                    raise ImageError(f"an item of a list is one image; got a batch of {len(x)}; give the batch by itself")
+                picture = x[0]
             else:
                 picture = preprocess.fit(decode(item, max_pixels=max_pixels))
                 x = preprocess.apply(picture[None])
@@ -177,47 +213,43 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
                 raise
             raise ImageError(f"image {position} of {len(items)}: {error}") from error
         inputs.append(x)
-        pictures.append(picture)
+        pictures.append((picture, is_prepared))
         names.append(_name(item, position))
-    return Prepared(np.concatenate(inputs), pictures, names)
+    return Prepared(np.concatenate(inputs), Pictures(pictures, preprocess), names)
 
 
-def _items(images: Images, preprocess: Preprocess) -> list[Any]:
+def _items(images: Images) -> list[Any]:
     """Return the images one by one."""
-    if isinstance(images, np.ndarray):
-        if images.ndim != 4:
-            return [images]
-        whole = images.dtype == np.uint8 and preprocess.dtype == "uint8" and images.shape[1:] == preprocess.shape
-        items = [one[None] for one in images] if whole else list(images)
-    elif isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
-        items = list(images)
-    else:
+    is_one = images.ndim != 4 if isinstance(images, np.ndarray) else not isinstance(images, Sequence)
+    if is_one or isinstance(images, str | bytes | bytearray | memoryview):
         return [images]
-    if not items:
+    if not len(images):
         raise ImageError("there is no image: the list is empty; give at least one")
-    return items
+    return list(images)
 
 
 def _is_prepared(array: np.ndarray, preprocess: Preprocess) -> bool:
     """Tell whether an array is taken as an input, not as a picture."""
-    is_uint8 = array.dtype == np.uint8 and preprocess.dtype == "uint8" and array.ndim == 4
-    return array.dtype.kind == "f" or is_uint8
+    if array.dtype == np.uint8 and preprocess.dtype == "uint8":
+        return array.ndim == 4 and array.shape[1:] == preprocess.shape
+    return array.dtype.kind == "f"
 
 
-def _check_prepared(array: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Return a prepared array as a batch of one, if it fits the model and is finite."""
-    batch = array[None] if array.ndim == 3 else array
-    if batch.shape != (1, *preprocess.shape):
+def _check_prepared(batch: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Return a prepared batch as a copy in the model's type, if it fits the model and is finite."""
+    if batch.shape[1:] != preprocess.shape:
         raise ImageError(
-            f"a {array.dtype} array is taken as an input prepared for the model and must have shape "
-            f"{preprocess.shape}, with or without a batch axis; got {array.shape}; give a picture as uint8"
+            f"a {batch.dtype} array is taken as an input prepared for the model and must have shape "
+            f"{preprocess.shape}, with or without a batch axis; got {batch.shape[1:]}; give a picture as uint8"
         )
+    if not len(batch):
+        raise ImageError("there is no image: the batch is empty; give at least one")
     with np.errstate(over="ignore"):
-        values = batch.astype(preprocess.dtype)
+        values = batch.astype(preprocess.dtype, order="C")
     if not np.isfinite(values).all():
-        raise ImageError(
-            f"the prepared array holds NaN, infinity or values beyond {preprocess.dtype}; give finite ones"
-        )
+        bad = next(i for i, one in enumerate(values) if not np.isfinite(one).all())
+        which = f"image {bad} of the prepared batch" if len(values) > 1 else "the prepared array"
+        raise ImageError(f"{which} holds NaN, infinity or values beyond {preprocess.dtype}; give finite ones")
     return values
 
 

@@ -21,7 +21,7 @@ from camrt.export.bundle import Program, Source
 
 from .errors import MissingExtraError, NumericError, ProviderError
 
-__all__ = ["Provider", "Session", "Sessions", "parse_providers"]
+__all__ = ["Provider", "Session", "Sessions", "parse_providers", "runtime"]
 
 Array = npt.NDArray[Any]
 
@@ -84,8 +84,20 @@ def parse_providers(providers: str | Sequence[str | tuple[str, Mapping[str, Any]
     return tuple(parsed.values())
 
 
-def _runtime() -> Any:
-    """Import ONNX Runtime, or say which extra brings it."""
+def runtime() -> Any:
+    """
+    Import ONNX Runtime.
+
+    Returns
+    -------
+    module
+        ``onnxruntime``.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed; the message names the extra that brings it.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -117,7 +129,7 @@ class Session:
     """
 
     def __init__(self, program: Program, providers: tuple[Provider, ...], threads: int | None = None) -> None:
-        ort = _runtime()
+        ort = runtime()
         self.program = program
         available = ort.get_available_providers()
         lacking = [p.name for p in providers if p.name not in available]

@@ -9,7 +9,7 @@ input; and its logits, the tensor before a final softmax. The file is only read,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -317,11 +317,23 @@ def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
             chosen.add(("", op))
     if not chosen:
         return proto
+    _spell_out_defaults(proto, {op for _, op in chosen})
     declared = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:  # the inliner asks inputs alone for element types
         if tensor.name not in declared:
             proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return onnx.inliner.inline_selected_functions(proto, sorted(chosen), inline_schema_functions=True)
+
+
+def _spell_out_defaults(proto: onnx.ModelProto, ops: Collection[str]) -> None:
+    """Write down the attributes that nodes leave at their default: the inliner hands on those that are there alone."""
+    version = _opset(proto)
+    for node in proto.graph.node:
+        if node.op_type in ops and node.domain in ("", "ai.onnx"):
+            given = {attribute.name for attribute in node.attribute}
+            schema = onnx.defs.get_schema(node.op_type, version, "")
+            defaults = [a.default_value for a in schema.attributes.values() if a.name not in given]
+            node.attribute.extend(value for value in defaults if value.name)
 
 
 def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -455,6 +467,12 @@ def _choose_output(model: ir.Model, name: str | None) -> ir.Value:
     return chosen
 
 
+def _is_over_classes(node: ir.Node, source: ir.Value) -> bool:
+    """Tell a softmax that compares the scores of one image, not those of several."""
+    shape = dims(source) if source.shape is not None else ()
+    return node.op_type == "Sigmoid" or (len(shape) > 1 and node.attributes.get_int("axis", -1) % len(shape) != 0)
+
+
 def _find_logits(model: ir.Model, output: ir.Value) -> tuple[ir.Value, str]:
     """Return the scores before a final softmax as (N, C), and what was applied to them."""
     value, head, node = output, "none", output.producer()
@@ -463,7 +481,8 @@ def _find_logits(model: ir.Model, output: ir.Value) -> tuple[ir.Value, str]:
         if source is None:
             break
         if node.op_type in _HEADS:
-            value, head = source, _HEADS[node.op_type]
+            if _is_over_classes(node, source):
+                value, head = source, _HEADS[node.op_type]
             break
         node = source.producer()
     if head == "none":

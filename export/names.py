@@ -6,8 +6,8 @@ In: a name and the candidates. Out: one of them, or an error that offers the nea
 
 from __future__ import annotations
 
-import ast
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from camrt.errors import LayerError
@@ -16,6 +16,7 @@ from .bundle import Layer
 
 __all__ = ["module_path", "pick"]
 
+_QUOTED = re.compile(r"'([^']*)'")  # a list of strings, as Python prints it; parsing more would trust the file
 _SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata of torch's exporter: ['', 'layer4', 'layer4.1', ..., 'relu_16']
 
 
@@ -43,11 +44,8 @@ def module_path(node_name: str, metadata: Mapping[str, str]) -> str:
     'features.18.2'
     """
     if _SCOPES in metadata:
-        try:
-            scopes = ast.literal_eval(metadata[_SCOPES])
-        except (ValueError, SyntaxError):
-            return ""
-        return str(scopes[-2]) if isinstance(scopes, list) and len(scopes) >= 2 else ""
+        scopes = _QUOTED.findall(metadata[_SCOPES])
+        return scopes[-2] if len(scopes) >= 2 else ""
     if not node_name.startswith("/"):
         return ""
     path = before = ""

@@ -76,6 +76,8 @@ def build(name: str) -> nn.Module:
                     parameter.uniform_(0.05, 0.5)  # positive, so that few ReLUs die
                 elif title.endswith("layer_scale") or not parameter.any():
                     parameter.normal_(0, 0.3)  # zero when new, or nearly: nothing of it would be tested
+            if isinstance(model, models.SqueezeNet):
+                model.classifier[1].bias += 5  # a ReLU follows: a class whose score is 0 would have no gradient
             model.eval()  # no dropout
             for norm in norms:
                 norm.train()

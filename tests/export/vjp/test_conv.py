@@ -158,6 +158,31 @@ def test_conv_transpose_gradient_equals_autograd(spec: Spec, rng: np.random.Gene
     assert spec.ops is None or checked.ops == list(spec.ops)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_computed_from_constants_are_as_good(stride: int, rng: np.random.Generator) -> None:
+    """Dequantised or transposed weights: the gradient reads them at run time, in a ConvTranspose."""
+    shape = [stride * (n - 1) + 1 for n in (4, 5)]
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], strides=[stride, stride], pads=[1, 1, 1, 1])
+    array = rng.standard_normal((2, 3, 3, 3))
+    stored = onnx.numpy_helper.from_array(array.astype(np.float32), "stored")
+    turn = onnx.helper.make_node("Transpose", ["stored"], ["w"], perm=[1, 0, 2, 3])
+    value = onnx.helper.make_tensor_value_info
+    ends = [value("x", 1, ["N", 2, *shape]), value("g", 1, ["N", 3, 4, 5])], [value("y", 1, ["N", 3, 4, 5])]
+    graph = onnx.helper.make_graph([turn, node], "computed", *ends, [stored])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    x, g = model.graph.inputs
+    model.graph.outputs[:] = sweep(model.graph, {model.graph.outputs[0]: g}, [x], RULES)
+    assert sum(node.op_type == "ConvTranspose" for node in model.graph) == 1
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"x": rng.standard_normal((2, 2, *shape)), "g": rng.standard_normal((2, 3, 4, 5))}
+    got = session.run(None, {name: value.astype(np.float32) for name, value in feeds.items()})[0]
+    tensor = torch.from_numpy(feeds["x"]).requires_grad_()
+    y = functional.conv2d(tensor, torch.from_numpy(array).transpose(0, 1), stride=stride, padding=1)
+    (want,) = torch.autograd.grad(y, [tensor], torch.from_numpy(feeds["g"]))
+    np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
 def test_weights_that_the_input_decides_are_refused(op: str, rng: np.random.Generator) -> None:
     inputs = [rng.standard_normal((2, 3, 5, 5)), rng.standard_normal((3, 3, 3, 3))]

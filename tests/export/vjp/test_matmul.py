@@ -77,6 +77,11 @@ def test_the_added_term_of_gemm_gets_its_share(shape: tuple[int, ...], rng: np.r
     check_rule("Gemm", inputs, attributes={"beta": -0.5}, wrt=(0, 2), symbolic_batch=[0])
 
 
+def test_the_added_term_of_gemm_counts_once_by_default(rng: np.random.Generator) -> None:
+    inputs = [rng.standard_normal(shape) for shape in ((3, 4), (4, 5), (3, 5))]
+    assert check_rule("Gemm", inputs, wrt=(2,)).ops == []
+
+
 def test_gemm_needs_no_third_input(rng: np.random.Generator) -> None:
     check_rule("Gemm", [rng.standard_normal((3, 4)), rng.standard_normal((5, 4))], attributes={"transB": 1})
 
@@ -94,6 +99,7 @@ EINSUMS = [
     Spec("three_factors", ((2, 3), (3, 4), (2, 4)), (0, 1, 2), (0, 2), {"equation": "bi,ij,bj->b"}),
     Spec("ellipsis", ((2, 3, 4, 5), (2, 3, 5, 2)), (0, 1), (0, 1), {"equation": "...ij,...jk->...ik"}),
     Spec("ellipsis_ones", ((2, 1, 4, 5), (2, 3, 5, 2)), (0, 1), (0, 1), {"equation": "...ij,...jk->...ik"}),
+    Spec("ellipsis_in_the_middle", ((2, 3, 4, 5), (5, 2)), (0,), (0,), {"equation": "b...j,jk->bk..."}),
     Spec("ellipsis_in_one_factor", ((2, 3, 4, 5), (5, 2)), (0, 1), (0,), {"equation": "...j,jk->...k"}),
 ]
 
@@ -104,9 +110,10 @@ def test_einsum_gradient_equals_finite_differences(spec: Spec, rng: np.random.Ge
     check_rule("Einsum", inputs, attributes=spec.attributes, wrt=spec.wrt, symbolic_batch=spec.batch)
 
 
-def test_a_diagonal_in_einsum_is_refused(rng: np.random.Generator) -> None:
-    with pytest.raises(MissingRuleError, match="'bii' takes a diagonal"):
-        check_rule("Einsum", [rng.standard_normal((2, 3, 3))], attributes={"equation": "bii->bi"})
+@pytest.mark.parametrize("term", ["bii", "...ii"])
+def test_a_diagonal_in_einsum_is_refused(term: str, rng: np.random.Generator) -> None:
+    with pytest.raises(MissingRuleError, match=f"{term!r} takes a diagonal"):
+        check_rule("Einsum", [rng.standard_normal((2, 3, 3))], attributes={"equation": f"{term}->{term[:-1]}"})
 
 
 def test_attention_gradient_equals_autograd(rng: np.random.Generator) -> None:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from camrt.errors import MissingRuleError
 from camrt.export.backward import sweep
@@ -211,12 +212,37 @@ def lrn(size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -
     return forward
 
 
+def test_scales_computed_from_constants_are_as_good(rng: np.random.Generator) -> None:
+    """BatchNormalization with scale and variance made by nodes: dx = g 2 scale / sqrt(3 var + epsilon)."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 18]>
+        batch (float[N,3,4] x, float[N,3,4] g) => (float[N,3,4] y)
+        <float[3] scale = {1, -2, 3}, float[3] var = {0.5, 1, 2}, float two = {2}, float three = {3}, float[3] zero = {0, 0, 0}>
+        {
+            twice = Mul(scale, two)
+            thrice = Mul(var, three)
+            y = BatchNormalization(x, twice, zero, zero, thrice)
+        }
+    """
+    proto = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), strict_mode=True)
+    model = ir.from_proto(proto)
+    x, g = model.graph.inputs
+    (gradient,) = sweep(model.graph, {model.graph.outputs[0]: g}, [x], RULES)
+    assert gradient is not None
+    model.graph.outputs.append(gradient)
+    given = rng.standard_normal((2, 3, 4)).astype(np.float32)
+    got = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": given, "g": given})
+    factor = 2 * np.array([1, -2, 3]) / np.sqrt(3 * np.array([0.5, 1, 2]) + 1e-5)
+    np.testing.assert_allclose(list(got)[1], given * factor[:, None], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "op", ["LayerNormalization", "InstanceNormalization", "RMSNormalization", "GroupNormalization"]
+    "op",
+    ["BatchNormalization", "LayerNormalization", "InstanceNormalization", "RMSNormalization", "GroupNormalization"],
 )
 def test_scales_that_the_input_decides_are_refused(op: str, rng: np.random.Generator) -> None:
     inputs = [rng.standard_normal((2, 3, 4)), np.ones(4 if op[0] in "LR" else 3), np.ones(4 if op[0] in "LR" else 3)]
     attributes = {"num_groups": 3} if op[0] == "G" else {}
-    inputs = inputs[:2] if op[0] == "R" else inputs
+    inputs = inputs[:2] if op[0] == "R" else [*inputs, np.ones(3), np.ones(3)] if op[0] == "B" else inputs
     with pytest.raises(MissingRuleError, match="are computed from the model's input"):
         check_rule(op, inputs, attributes=attributes, runtime=(1,), symbolic_batch=[0], opset=23, cotangents=(0,))

@@ -193,6 +193,15 @@ def test_lp_pool_gradient_equals_autograd(spec: Spec, p: int, rng: np.random.Gen
     check_rule("LpPool", [x], attributes=spec.node, torch_forward=norm_oracle(spec), tol=1e-10)
 
 
+def test_pools_have_the_defaults_of_onnx(rng: np.random.Generator) -> None:
+    """LpPool takes the Euclidean norm, AveragePool leaves the padding out."""
+    x = rng.standard_normal((2, 2, 4, 5))
+    spec = Spec("defaults", x.shape, (3, 3), {"pads": [1, 1, 1, 1]})
+    check_rule("LpPool", [x], attributes=spec.node, torch_forward=norm_oracle(spec), tol=1e-12)
+    check_rule("AveragePool", [x], attributes=spec.node, torch_forward=average_oracle(spec), tol=1e-12)
+    check_rule("GlobalLpPool", [x], torch_forward=lambda x: (x**2).sum((2, 3), keepdim=True) ** 0.5, tol=1e-12)
+
+
 def test_lp_pool_of_zeros_has_no_gradient() -> None:
     attributes = {"kernel_shape": [2, 2], "strides": [2, 2]}
     zeros = np.zeros((1, 1, 4, 4))
