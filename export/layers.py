@@ -28,6 +28,7 @@ __all__ = ["find", "linear_layers", "resolve", "value_of"]
 AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid, pooling included
 _MAX_PREFIX = 16  # class token, distillation token, registers
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
+_ON_SCORES = {"Softmax", "Mul", "Div", "Add", "Sub", "Where", "Cast"}  # between the two products of an attention
 _MOVES = {
     "Reshape",
     "Transpose",
@@ -74,7 +75,7 @@ def find(classifier: Classifier) -> tuple[Layer, ...]:
         for value in node.outputs:
             if value not in on_path:
                 continue
-            layer = _spatial(node, value, layouts.get(value)) or _tokens(node, value, grids)
+            layer = _spatial(node, value, layouts.get(value)) or _tokens(node, value, grids, dims(classifier.x)[0])
             if layer is not None:
                 found[value] = layer
                 if layer.layout != "tokens":
@@ -202,14 +203,25 @@ def _is_attention_product(node: ir.Node) -> bool:
     return node.op_type == "MatMul" and not any(v is not None and v.is_initializer() for v in node.inputs)
 
 
-def _tokens(node: ir.Node, value: ir.Value, grids: Sequence[tuple[int, int]]) -> Layer | None:
+def _is_score(node: ir.Node) -> bool:
+    """Tell the scores and probabilities of an attention with one head, (N, T, T), from T tokens that are T wide."""
+    while node.op_type in _ON_SCORES:
+        value = next((v for v in node.inputs if v is not None and v.shape == node.outputs[0].shape), None)
+        before = None if value is None else value.producer()
+        if before is None:
+            return False
+        node = before
+    return _is_attention_product(node)
+
+
+def _tokens(node: ir.Node, value: ir.Value, grids: Sequence[tuple[int, int]], images: int | str) -> Layer | None:
     """Return the entry of a token tensor whose length is a known grid plus a few prefix tokens."""
     if node.op_type in _MOVES or value.shape is None or len(value.shape) != 3 or not grids:
         return None
     if value.dtype is None or not value.dtype.is_floating_point():
         return None
     batch, tokens, width = dims(value)
-    if not isinstance(batch, str) and batch != 1:
+    if batch != images or (tokens == width and _is_score(node)):
         return None
     if not isinstance(tokens, int) or not isinstance(width, int) or width == 1 or _is_attention_product(node):
         return None

@@ -23,7 +23,8 @@ from .window import FAR, Window, extend, interleave, read_window, spatial_slice,
 
 __all__: list[str] = []
 
-MANY_TAPS = 9  # larger windows are undone axis by axis: 5 + 5 taps in place of 25
+MANY_TAPS = 10  # so large windows are undone axis by axis: 5 + 5 taps in place of 25
+MANY_DENSE_TAPS = 5  # the same where pooling over the later axes alone leaves no more than the output
 
 
 @vjp("MaxPool")
@@ -55,9 +56,10 @@ def _to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Win
     """
     axes = range(len(window.kernel))
     wide = [axis for axis in axes if window.kernel[axis] > 1]
-    if len(wide) < 2 or prod(window.kernel) <= MANY_TAPS:
+    others = [axis for axis in axes if axis not in wide[:1]]
+    many = MANY_DENSE_TAPS if all(window.strides[axis] == 1 for axis in others) else MANY_TAPS
+    if len(wide) < 2 or prod(window.kernel) < many:
         return _to_first_taps(e, x, y, g, window)
-    others = [axis for axis in axes if axis != wide[0]]
     inner = window.along(others)
     between = e.MaxPool(
         x,
@@ -74,7 +76,7 @@ def _to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Win
 
 def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Window) -> ir.Value:
     """
-    Return the cotangent of `x` tap by tap; what a tap takes is no longer there for the next.
+    Return the cotangent of `x` tap by tap; what a tap takes is no longer there for the next, the last takes the rest.
 
     Tap k of all windows is a plain crop, by k d // s, of the phase k d % s of the input's grid; what it takes goes back
     to the same place.
@@ -89,14 +91,15 @@ def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Windo
     lowest = float(np.finfo(e.numpy_dtype(x)).min)  # finite: an image of -inf must not find its maximum in the padding
     phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
     taken: dict[tuple[int, ...], list[ir.Value]] = {}
+    kind = ir.DataType.from_numpy(e.numpy_dtype(g))
     taps = list(product(*places))
     for tap in taps:
         shift, phase = [t for t, _ in tap], tuple(r for _, r in tap)
         part = g
-        if tap != taps[-1]:  # the last takes all that is left
+        if tap != taps[-1]:
             stops = [t + o if t + o < size else FAR for t, o, size in zip(shift, window.counts, sizes, strict=True)]
             candidate = spatial_slice(e, phases[phase], shift, stops)
-            part = e.Where(e.Equal(candidate, y), g, e.scalar(0.0, g))
+            part = e.Mul(e.Cast(e.Equal(candidate, y), to=int(kind)), g)
             g = e.Sub(g, part)
         after = [size - o - t for size, o, t in zip(sizes, window.counts, shift, strict=True)]
         taken.setdefault(phase, []).append(extend(e, part, shift, after))

@@ -31,8 +31,8 @@ BODIES = {
     "token": f"{CONV} s = Shape<end=1>(a) rest = Constant<value_ints=[-1, 64]>() to = Concat<axis=0>(s, rest) t = Reshape(a, to) "
     "one = Constant<value_ints=[1, 64]>() where = Concat<axis=0>(s, one) cls = Expand(token, where) j = Concat<axis=1>(cls, t) "
     "zero = Constant<value_int=0>() f = Gather<axis=1>(j, zero) y = Gemm(f, w4, b2)",
-    "slices": f"{CONV} s = Shape(a) one = Constant<value_ints=[1]>() two = Constant<value_ints=[2]>() c = Slice(s, one, two) "
-    f"half = Div(c, two) zero = Constant<value_ints=[0]>() b = Slice(a, zero, half, one) e = Concat<axis=1>(b, b) {HEAD.replace('(a)', '(e)')}",
+    "slices": f"{CONV} s = Shape(a) one = Constant<value_ints=[1]>() two = Constant<value_ints=[2]>() ch = Slice(s, one, two) "
+    f"half = Div(ch, two) zero = Constant<value_ints=[0]>() b = Slice(a, zero, half, one) e = Concat<axis=1>(b, b) {HEAD.replace('(a)', '(e)')}",
     "where": f"{CONV} s = Shape(a) minus = Constant<value_ints=[-1, -1, -1, -1]>() eq = Equal(minus, s) to = Where(eq, minus, s) "
     f"b = Expand(a, to) {HEAD.replace('(a)', '(b)')}",
 }
@@ -127,7 +127,7 @@ def test_a_gather_that_only_reshapes_becomes_a_reshape() -> None:
     given = classifier(body, WEIGHTS)
     model = ir.from_proto(given)
     annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
-    last = [node for node in model.graph if node.op_type == "Gemm"][0].inputs[0]
+    last = next(node for node in model.graph if node.op_type == "Gemm").inputs[0]
     assert last is not None
     assert (last.name, last.producer().op_type, dims(last)) == ("f", "Reshape", (BATCH, 4))  # type: ignore[union-attr]
     for batch in (1, 3):
@@ -174,19 +174,16 @@ def test_branches_of_different_shapes_have_no_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    "body",
     [
-        (f"{CONV} b = Concat<axis=2>(a, w1) {HEAD.replace('(a)', '(b)')}", "does not fit its inputs"),
-        (f"{CONV} p = GlobalAveragePool(a) f = Flatten(p) y = Gemm(f, w3, b2)", "does not fit its inputs"),
-        (
-            f"{CONV} to = Constant<value_ints=[1, 300000, 300000]>() b = Tile(a, to) {HEAD.replace('(a)', '(b)')}",
-            "does not",
-        ),
+        f"{CONV} b = Concat<axis=2>(a, w1) {HEAD.replace('(a)', '(b)')}",
+        f"{CONV} p = GlobalAveragePool(a) f = Flatten(p) y = Gemm(f, w3, b2)",
     ],
+    ids=["Concat", "Gemm"],
 )
-def test_operators_that_do_not_fit_their_inputs_are_named(body: str, said: str) -> None:
+def test_operators_that_do_not_fit_their_inputs_are_named(body: str) -> None:
     model = ir.from_proto(classifier(body, {**WEIGHTS, "w3": (7, 5)}))
-    with pytest.raises(ModelError, match=r"node '.*' \(\w+\) " + said) as caught:
+    with pytest.raises(ModelError, match=r"node '.*' \(\w+\) does not fit its inputs") as caught:
         annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
     assert "\n" not in str(caught.value)
 
