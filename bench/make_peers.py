@@ -21,6 +21,7 @@ ALONE = ["torchvision==0.28.0", "torchcam==0.5.0", "grad-cam==1.5.7"]
 NEEDED = [
     "matplotlib==3.11.2",
     "numpy==2.4.6",
+    "onnx==1.23.2",
     "opencv-python-headless==5.0.0.93",
     "pillow==13.0.0",
     "scikit-learn==1.9.1",

@@ -21,7 +21,7 @@ from .scalars import settled
 from .session import Sessions
 from .targets import Logit, Target
 
-__all__ = ["Evidence", "Question", "gather"]
+__all__ = ["Evidence", "Question", "gather", "map_in_graph", "plain_column"]
 
 Array = npt.NDArray[Any]
 
@@ -120,6 +120,26 @@ class Evidence:
     gradients_of: Callable[[Array, int], Array]
 
 
+def plain_column(columns: Sequence[Sequence[Target]]) -> list[Logit] | None:
+    """
+    Return the one column of plain class logits that a graph can seed by itself.
+
+    Parameters
+    ----------
+    columns : sequence of sequence of Target
+        T columns of N targets.
+
+    Returns
+    -------
+    list of Logit or None
+        None where there are several columns or other targets.
+    """
+    if len(columns) != 1:
+        return None
+    plain = [target for target in columns[0] if isinstance(target, Logit)]
+    return plain if len(plain) == len(columns[0]) else None
+
+
 def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients: bool) -> list[Evidence]:
     """
     Ask the model about a batch.
@@ -147,18 +167,58 @@ def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients
     -----
     Cost: see the module's description.
     """
-    if gradients and len(columns) == 1:
-        plain = [target for target in columns[0] if isinstance(target, Logit)]
-        if len(plain) == len(columns[0]):
-            return [_in_one_run(question, plain)]
+    plain = plain_column(columns)
+    if gradients and plain is not None:
+        return [_in_one_run(question, plain)]
     named = question.features()
     return [_from_features(question, named, column, gradients) for column in columns]
 
 
+def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tuple[Evidence, Array, dict[str, Array]]:
+    """
+    Let the graph make a method's raw map, so that neither activations nor gradients leave it.
+
+    Parameters
+    ----------
+    question : Question
+        The model, one layer and the batch.
+    column : sequence of Logit
+        N plain class targets.
+    method : str
+        A method that the source offers a ``map_<method>`` program for.
+
+    Returns
+    -------
+    evidence : Evidence
+        Without activations and gradients.
+    raw : ndarray, shape (N, h, w)
+        The signed raw map.
+    flags : dict of str to ndarray, shape (N,)
+        ``signed_activations`` where the method assumes there are none.
+    """
+    named = question.sessions.run(f"map_{method}", question.layers, {"x": question.x, "target": _asked(column)})
+    logits, target = named["logits"], named["explained"]
+    evidence = Evidence(
+        logits,
+        target,
+        logits[np.arange(len(logits)), target].astype(np.float32, copy=False),
+        target_table.describe(column, logits, question.labels),
+        (),
+        None,
+        _asker(question, column, logits),
+        _seeder(question, {}),
+    )
+    return evidence, named["map"], {"signed_activations": named["signed"]} if "signed" in named else {}
+
+
+def _asked(column: Sequence[Logit]) -> Array:
+    """Return class indices as the graph wants them, -1 for the predicted class."""
+    return np.array([-1 if target.index is None else settled(target.index) for target in column], np.int64)
+
+
 def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
     """Use the gradient program: forward, seed and gradient in one graph."""
-    asked = np.array([-1 if target.index is None else settled(target.index) for target in column], np.int64)
-    named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": asked})
+    named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]
     values = logits[np.arange(len(logits)), target].astype(np.float32, copy=False)
     return Evidence(

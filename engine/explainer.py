@@ -26,18 +26,18 @@ from camrt.export.bundle import Layer, Manifest, Source, read
 
 from . import targets as target_table
 from .errors import LayerError, MethodError, MissingExtraError, TargetError
-from .evidence import Evidence, Question, gather
+from .evidence import Evidence, Question, gather, map_in_graph, plain_column
 from .explanation import Explanation
 from .fuse import HEAT_FUSIONS, RAW_FUSIONS, fuse_layers
 from .image import prepare
 from .labels import load_labels
 from .methods import Method, resolve, validate
-from .methods.raw import raw_map
+from .methods.raw import check_finite, raw_map
 from .pipeline import PIPELINES
 from .preprocess import Preprocess
 from .presets import choose
 from .session import Sessions, parse_providers, runtime
-from .targets import Target
+from .targets import Logit, Target
 
 __all__ = ["Explainer", "load"]
 
@@ -60,6 +60,7 @@ class _Plan:
     fuse: str
     eigen_smooth: bool
     size: tuple[int, int]
+    in_graph: bool
 
     @property
     def needs_gradients(self) -> bool:
@@ -458,7 +459,9 @@ class Explainer:
                         + (f", or layer {self.manifest.linear_layers[0]!r}" if self.manifest.linear_layers else "")
                     )
         size = self.preprocess.size
-        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size)
+        plain = chosen == method.variants[0] and not eigen_smooth and len(names) == 1
+        in_graph = plain and self._sessions.source.offers(f"map_{method.id}", names)
+        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size, in_graph)
 
     def _resolve(self, layer: str | Sequence[str] | None) -> tuple[str, ...]:
         """Return layer names, each once, the shallowest first."""
@@ -480,11 +483,21 @@ class Explainer:
     def _columns(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
         """Make the maps of one batch, one column a target."""
         question = Question(self._sessions, plan.names, x, self.labels)
+        plain = plain_column(columns)
+        if plan.in_graph and plain is not None:
+            return [self._direct(plan, question, plain)]
         found = gather(question, columns, gradients=plan.needs_gradients)
         if plan.method.class_free:
             first = self._column(plan, x, found[0])
             return [first, *(replace(first, evidence=evidence) for evidence in found[1:])]
         return [self._column(plan, x, evidence) for evidence in found]
+
+    def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Column:
+        """Let the graph make the raw map, and finish it."""
+        evidence, raw, flags = map_in_graph(question, column, plan.method.id)
+        check_finite(raw, plan.method.id, plan.names[0])
+        heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
+        return _Column(evidence, (raw,), heat, flat, flags)
 
     def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:
         """Run the method at every layer, finish each map, and fuse them."""
@@ -516,13 +529,14 @@ class Explainer:
     def _offer(self, plan: _Plan, x: Array, evidence: Evidence, index: int) -> dict[str, object]:
         """Lay out what the method may read, by the names of `camrt.methods.table.EVIDENCE`."""
         grads = None if evidence.grads is None else evidence.grads[index]
+        needs = plan.method.needs
         return {
             "acts": evidence.acts[index],
             "grads": grads,
-            "head": None if grads is None else grads.sum(axis=(2, 3)),  # GAP + linear: d s_c / d A_k(u) = W_ck / Z
+            "head": grads.sum(axis=(2, 3)) if grads is not None and "head" in needs else None,  # GAP: G = W_ck / Z
             "logits": evidence.logits,
             "target": evidence.target,
-            "ids": _ids(x) if "ids" in plan.method.needs else None,
+            "ids": _ids(x) if "ids" in needs else None,
             "size": plan.size,
             "x": x,
             "gradients_at": partial(_swap, evidence.gradients_at, index),
@@ -559,6 +573,8 @@ class Explainer:
         """Put the batches together: axis 0 images, axis 1 targets."""
 
         def join(pick: Callable[[_Column], Array]) -> Array:
+            if len(chunks) == len(chunks[0]) == 1:
+                return pick(chunks[0][0])[:, None]
             return np.concatenate([np.stack([pick(column) for column in chunk], axis=1) for chunk in chunks])
 
         flag_names = sorted({name for chunk in chunks for column in chunk for name in column.flags})

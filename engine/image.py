@@ -203,7 +203,9 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
             if is_prepared:
                 x = _check_prepared(item[None] if item.ndim == 3 else item, preprocess)
                 if len(x) != 1:
-                    raise ImageError(f"an item of a list is one image; got a batch of {len(x)}; give the batch by itself")
+                    raise ImageError(
+                        f"an item of a list is one image; got a batch of {len(x)}; give the batch by itself"
+                    )
                 picture = x[0]
             else:
                 picture = preprocess.fit(decode(item, max_pixels=max_pixels))

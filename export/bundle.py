@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from camrt.errors import BundleError, OutputError
 
-__all__ = ["SCHEMA", "Bundle", "Layer", "Manifest", "Program", "Source", "read", "write"]
+__all__ = ["SCHEMA", "Bundle", "Layer", "Manifest", "Program", "Source", "check_free", "read", "write"]
 
 SCHEMA = 1  # raised when a reader of the old format would misunderstand the new one
 MANIFEST = "manifest.json"
@@ -85,7 +85,8 @@ class Program:
     Attributes
     ----------
     kind : str
-        ``forward``, ``features``, ``gradient``, ``seeded_gradient``, ``tail``, ``tail_gradient`` or ``input_gradient``.
+        ``forward``, ``features``, ``gradient``, ``seeded_gradient``, ``tail``, ``tail_gradient``, ``input_gradient`` or
+        ``map_<method>``.
     layers : tuple of str
         The layers it gives or takes, in the order of ``activations.0``, ``activations.1`` ...
     inputs, outputs : tuple of str
@@ -174,20 +175,16 @@ class Manifest:
             If a field is missing or misspelt.
         """
         try:
-            layers = tuple(
+            fields = {name: data[name] for name in cls.__dataclass_fields__}
+            fields |= {name: tuple(fields[name]) for name in ("labels", "linear_layers")}
+            fields["layers"] = tuple(
                 Layer(**{**item, "shape": tuple(item["shape"]), "grid": tuple(item["grid"])}) for item in data["layers"]
             )
-            fields = {name: data[name] for name in cls.__dataclass_fields__}
         except (KeyError, TypeError) as error:
             raise BundleError(f"the manifest lacks or misspells {error}: export the bundle again") from error
-        return cls(
-            **{
-                **fields,
-                "layers": layers,
-                "labels": tuple(data["labels"]),
-                "linear_layers": tuple(data["linear_layers"]),
-            }
-        )
+        if sum(layer.default for layer in fields["layers"]) != 1:
+            raise BundleError("the manifest does not name one default layer: export the bundle again")
+        return cls(**fields)
 
 
 class Source(Protocol):
@@ -212,6 +209,23 @@ class Source(Protocol):
         -------
         Program
             The graph and its description.
+        """
+
+    def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:
+        """
+        Tell whether a program can be had.
+
+        Parameters
+        ----------
+        kind : str
+            As in `Program`.
+        layers : sequence of str
+            Layer names, in order.
+
+        Returns
+        -------
+        bool
+            True where `program` gives one.
         """
 
     def resolve(self, name: str) -> Layer:
@@ -267,6 +281,24 @@ class Bundle:
             f"this bundle holds no {kind} program for {', '.join(map(repr, layers)) or 'the model'}; it was exported for "
             f"layers {', '.join(map(repr, held)) or 'none'}: export it again with layers={list(layers)!r}"
         )
+
+    def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:
+        """
+        Tell whether the bundle was exported with a program.
+
+        Parameters
+        ----------
+        kind : str
+            As in `Program`.
+        layers : sequence of str
+            Layer names, in order.
+
+        Returns
+        -------
+        bool
+            True where `program` gives one.
+        """
+        return any(program.kind == kind and program.layers == tuple(layers) for program in self.programs)
 
     def resolve(self, name: str) -> Layer:
         """
@@ -329,7 +361,10 @@ def read(folder: str | Path) -> Bundle:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise BundleError(f"bundle schema {SCHEMA} was wanted, {str(folder)!r} has {found}: export the bundle again")
-    for name, digest in data.get("files", {}).items():
+    files = data.get("files")
+    if not isinstance(files, dict):
+        raise BundleError(f"the manifest of {str(folder)!r} lacks 'files': export the bundle again")
+    for name, digest in files.items():
         _check_file(folder, name, digest)
     manifest = Manifest.from_dict(data)
     try:
@@ -337,7 +372,7 @@ def read(folder: str | Path) -> Bundle:
             Program(p["kind"], tuple(p["layers"]), tuple(p["inputs"]), tuple(p["outputs"]), folder / p["file"])
             for p in data["programs"]
         )
-        unlisted = {p["file"] for p in data["programs"]} - set(data["files"])
+        unlisted = {p["file"] for p in data["programs"]} - set(files)
     except (KeyError, TypeError) as error:
         raise BundleError(f"the manifest of {str(folder)!r} lacks {error}: export the bundle again") from error
     if unlisted:
@@ -359,6 +394,28 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
             raise BundleError(
                 f"{name!r} in the bundle {str(folder)!r} was altered since it was written: export it again"
             )
+
+
+def check_free(folder: str | Path, *, overwrite: bool = False) -> None:
+    """
+    Refuse a place where a bundle may not be written.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where a bundle is to be written.
+    overwrite : bool, default False
+        Whether a bundle that is there may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If something is there.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
+        hint = "give another folder or overwrite=True" if (folder / MANIFEST).is_file() else "give another folder"
+        raise OutputError(f"{str(folder)!r} is already there: {hint}")
 
 
 def write(
@@ -399,20 +456,18 @@ def write(
         If the folder exists, or the disk is full or not writable; nothing is left behind then.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        hint = "give another folder or overwrite=True" if (folder / MANIFEST).is_file() else "give another folder"
-        raise OutputError(f"{str(folder)!r} is already there: {hint}")
+    check_free(folder, overwrite=overwrite)
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{str(folder)!r} cannot be written: {reason}") from error
     try:
         _fill(scratch, manifest, programs, weights, version)
         scratch.chmod(0o755)  # mkdtemp makes it private; a bundle is as readable as any other output
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.rename(old / "old")
-            scratch.rename(folder)
+            _exchange(folder, scratch, old / "old")
             shutil.rmtree(old)
         else:
             scratch.rename(folder)
@@ -421,6 +476,18 @@ def write(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return read(folder)
+
+
+def _exchange(folder: Path, new: Path, aside: Path) -> None:
+    """Put `new` in the place of `folder`, or leave `folder` where it was."""
+    try:
+        folder.rename(aside)
+        new.rename(folder)
+    except OSError:
+        if aside.exists():
+            aside.rename(folder)
+        aside.parent.rmdir()
+        raise
 
 
 def _fill(

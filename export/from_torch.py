@@ -65,26 +65,39 @@ def from_torch(module: Any, example: Any, path: str | Path | None = None, *, ops
         raise ModelError(f"a torch.nn.Module was wanted, {type(module).__name__} was given")
     if path is not None and Path(path).exists():
         raise OutputError(f"{str(path)!r} is already there: give another path")
-    x = torch.as_tensor(example)
+    x = torch.as_tensor(example).detach()
     if x.ndim != 4:
         raise ModelError(f"an example of shape (N, C, H, W) was wanted, {tuple(x.shape)} was given")
     x = torch.cat([x[:1], x[:1]])  # a batch of one would be taken for a fixed dimension
+    if x.is_floating_point():  # an example of zeros would pass the check below whatever the file computes
+        x = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
     flags = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations are not the caller's
-            want = module(x)
+            want = _call(module, x)
             data = _export(torch, module, x, opset)
     finally:
         for child, training in flags:
             child.training = training
     if not isinstance(want, torch.Tensor):
         raise ModelError(f"a module that returns one tensor of scores was wanted, it returns {type(want).__name__}")
-    _check(data, x.numpy(), want.numpy())
+    _check(data, x.cpu().numpy(), want.cpu().numpy())
     if path is not None:
         _write(Path(path), data)
     return data
+
+
+def _call(module: Any, x: Any) -> Any:
+    """Run the module on the example."""
+    try:
+        return module(x)
+    except Exception as error:
+        detail = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{type(module).__name__} does not run on an example of shape {tuple(x.shape)}: {detail}"
+        ) from error
 
 
 def _export(torch: Any, module: Any, x: Any, opset: int) -> bytes:

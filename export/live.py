@@ -19,7 +19,7 @@ from camrt.errors import ModelError
 from .bundle import Layer, Manifest, Program
 from .layers import find, linear_layers, resolve
 from .load import Classifier, load
-from .programs import build
+from .programs import KINDS, build
 from .vjp.emit import Emit, dims
 
 __all__ = ["Live", "manifest_of", "open_model"]
@@ -80,6 +80,24 @@ class Live:
                 "`camrt export`, whose weights lie in a file of their own"
             ) from error
         return Program(program.kind, program.layers, program.inputs, program.outputs, data)
+
+    def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:
+        """
+        Tell whether a program can be built.
+
+        Parameters
+        ----------
+        kind : str
+            A key of `camrt.export.programs.KINDS`.
+        layers : sequence of str
+            Layer names; any of the model's.
+
+        Returns
+        -------
+        bool
+            True for every kind there is.
+        """
+        return kind in KINDS
 
     def resolve(self, name: str) -> Layer:
         """

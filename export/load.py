@@ -202,8 +202,8 @@ def _check_bytes(size: int, max_bytes: int, title: str) -> None:
 
 def _check_text(message: Message, title: str) -> None:
     """Refuse names that are not UTF-8; protobuf hands them out as bytes."""
-    for field, value in message.ListFields():
-        if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+    for entry, value in message.ListFields():
+        if entry.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
             continue
         for item in [value] if isinstance(value, (str, bytes, Message)) else value:
             if isinstance(item, Message):

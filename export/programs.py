@@ -13,6 +13,7 @@ tail              activations.0, context.j       logits
 tail_gradient     activations.0, context.j,      logits, gradients.0
                   seed
 input_gradient    x, seed                        logits, input_gradient
+map_<method>      x, target                      logits, explained, map (N, h, w), signed (N,) where it matters
 ================  =============================  ==========================================================
 
 ``activations.i`` and ``gradients.i`` are always ``(N, K, h, w)``, however the model lays them out. ``context.j`` is what
@@ -22,6 +23,7 @@ the tail needs beside the layer because it goes around it: a residual stream, or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -33,10 +35,17 @@ from .backward import downstream, reads, sweep, upstream
 from .bundle import Layer, Program
 from .layers import value_of
 from .load import Classifier
+from .maps import ASSUMES_POSITIVE, MAPS, is_signed
 from .vjp import RULES
 from .vjp.emit import Emit, described, dims
 
 __all__ = ["KINDS", "build", "context_of"]
+
+
+_NO_FLOW = (
+    "no gradient flows from the logits back to layer {!r} (only rounding or comparing operators lead there); choose "
+    "another layer"
+)
 
 
 class _Draft:
@@ -78,10 +87,9 @@ class _Draft:
         passes.RemoveUnusedNodesPass()(self.model)
         names = {**{v: n for n, v in self.inputs.items()}, **{v: n for n, v in self.outputs.items()}}
         reserved = set(names.values())
-        for node in graph:
-            for value in node.outputs:
-                if value.name in reserved and value not in names:
-                    value.name = f"{value.name}__model"
+        for value in [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]:
+            if value.name in reserved and value not in names:
+                value.name = f"{value.name}__model"
         for value, name in names.items():
             value.name = name
         graph.name = kind
@@ -138,10 +146,7 @@ def _give_gradients(draft: _Draft, seed: ir.Value, wanted: Sequence[ir.Value]) -
     found = sweep(draft.graph, {draft.logits: seed}, wanted, RULES)
     for index, (layer, g) in enumerate(zip(draft.layers, found, strict=True)):
         if g is None:
-            raise LayerError(
-                f"no gradient flows from the logits back to layer {layer.name!r} (only rounding or comparing operators "
-                "lead there); choose another layer"
-            )
+            raise LayerError(_NO_FLOW.format(layer.name))
         draft.outputs[f"gradients.{index}"] = _canonical(draft, layer, g)
 
 
@@ -178,7 +183,11 @@ def _take_rows(draft: _Draft, seed: ir.Value, chosen: ir.Value) -> None:
         if use.idx != 0 or weights is None or not weights.is_initializer() or len(dims(weights)) != 2:
             continue
         turned = node.attributes.get_int("transB", 0)
-        plain = node.op_type == "Gemm" and node.attributes.get_float("alpha", 1.0) == 1 and not node.attributes.get_int("transA", 0)
+        plain = (
+            node.op_type == "Gemm"
+            and node.attributes.get_float("alpha", 1.0) == 1
+            and not node.attributes.get_int("transA", 0)
+        )
         if not (plain or node.op_type == "MatMul"):
             continue
         rows = ir.node("Gather", [weights, chosen], {"axis": int(turned)}, name=f"{node.name}/rows")
@@ -207,8 +216,9 @@ def _cut_tail(draft: _Draft) -> None:
         fresh = draft.new_input(f"context.{index}", dims(outside), outside.dtype)
         ir.convenience.replace_all_uses_with(outside, fresh)
     first = next(iter(draft.graph))
+    there = set(draft.graph)
     layout = _original(draft, layer, acts, prefix)
-    made = [node for node in draft.graph if (node.name or "").startswith("camrt/")]
+    made = [node for node in draft.graph if node not in there]
     for node in made:
         draft.graph.remove(node)
     draft.graph.insert_before(first, made)
@@ -284,6 +294,20 @@ def _gradient(draft: _Draft) -> None:
     _give_activations(draft)
 
 
+def _map(draft: _Draft, method: str) -> None:
+    _begin_at_image(draft)
+    seed = _target_seed(draft)
+    (layer,), (value,), e = draft.layers, draft.values, draft.emit
+    (g,) = sweep(draft.graph, {draft.logits: seed}, [value], RULES)
+    if g is None:
+        raise LayerError(_NO_FLOW.format(layer.name))
+    acts, grads = _canonical(draft, layer, value), _canonical(draft, layer, g)
+    draft.outputs["map"] = MAPS[method](e, acts, grads)
+    if method in ASSUMES_POSITIVE:
+        draft.outputs["signed"] = is_signed(e, acts)
+    _take_rows(draft, seed, draft.outputs["explained"])
+
+
 def _seeded_gradient(draft: _Draft) -> None:
     _begin_at_image(draft)
     _give_gradients(draft, _seed_input(draft), draft.values)
@@ -315,6 +339,7 @@ KINDS: dict[str, Callable[[_Draft], None]] = {
     "tail": _tail,
     "tail_gradient": _tail_gradient,
     "input_gradient": _input_gradient,
+    **{f"map_{method}": partial(_map, method=method) for method in MAPS},
 }
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from camrt.errors import InputError
 
-from .bundle import WEIGHTS, Bundle, Program, write
+from .bundle import WEIGHTS, Bundle, Program, check_free, write
 from .live import Live, manifest_of
 from .load import load
 from .programs import KINDS, build
@@ -93,6 +93,7 @@ def export(
     unknown = set(kinds := tuple(kinds)) - set(KINDS)
     if unknown:
         raise InputError(f"programs to export are {', '.join(KINDS)}; {', '.join(sorted(unknown))} came")
+    check_free(folder, overwrite=overwrite)
     classifier = load(source, output=output, size=size)
     name = "model" if isinstance(source, bytes) else Path(source).stem
     first = layers[0] if layers else None
@@ -117,7 +118,7 @@ def _plan(kinds: Iterable[str], layers: Sequence[str]) -> list[tuple[str, tuple[
             plan.append((kind, ()))
             continue
         plan += [(kind, (layer,)) for layer in layers]
-        if len(layers) > 1 and kind not in ("tail", "tail_gradient"):
+        if len(layers) > 1 and not kind.startswith(("tail", "map_")):
             plan.append((kind, tuple(layers)))
     return plan
 
@@ -141,6 +142,8 @@ class _Weights:
         """Move a program's large tensors into the weights file."""
         proto = ir.to_proto(model)
         for tensor in proto.graph.initializer:
+            if not tensor.HasField("raw_data"):  # older exporters write numbers one by one
+                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
             if len(tensor.raw_data) < _SHARED_FROM:
                 continue
             offset, length = self._place(tensor.raw_data)

@@ -7,7 +7,7 @@ eqs. 1-2.
 
 from __future__ import annotations
 
-from .arrays import Array
+from .arrays import Array, total
 from .table import Method, register
 
 
@@ -33,7 +33,7 @@ def gradcam(acts: Array, grads: Array, *, variant: str = "paper") -> Array:
     ----------
     Selvaraju et al. 2017, Grad-CAM, arXiv:1610.02391, eq. 1.
     """
-    weights: Array = grads.mean(axis=(2, 3))
+    weights: Array = total(grads)[:, :, 0, 0] / (grads.shape[2] * grads.shape[3])
     return weights
 
 

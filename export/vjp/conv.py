@@ -4,7 +4,8 @@ Convolutions: the gradient of each with respect to its data input is a convoluti
 At stride 1 the gradient of Conv is again a Conv, with kernels flipped and input and output channels swapped: execution
 providers run it with their best kernels, where ConvTranspose is up to four times slower on depthwise kernels. Beyond
 stride 1 it is a ConvTranspose, always with symmetric pads (the CUDA provider drops others) and a Slice for what is
-left; small strided depthwise kernels are faster as one Conv a phase, woven together (Shi 2016). Weights get no gradient; they must not depend on the model's input.
+left; small strided depthwise kernels are faster as one Conv a phase, woven together (Shi 2016). Weights get no
+gradient; they must not depend on the model's input.
 
 References
 ----------
@@ -50,7 +51,7 @@ def conv(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
 
 
 def _flipped(e: Emit, g: ir.Value, w: Array, window: Window, groups: int) -> ir.Value:
-    """Return the input gradient at stride 1: correlate `g`, padded by extent - 1 - pad, with the kernels turned round."""
+    """Return the input gradient at stride 1: correlate `g`, padded by extent - 1 - pad, with the kernels turned."""
     m, c, *kernel = w.shape
     turned = np.flip(w, tuple(range(2, w.ndim))).reshape(groups, m // groups, c, *kernel).swapaxes(1, 2)
     turned = turned.reshape(groups * c, m // groups, *kernel)

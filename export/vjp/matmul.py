@@ -67,7 +67,7 @@ def _transpose(e: Emit, value: ir.Value) -> ir.Value:
 
 @vjp("Gemm")
 def gemm(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
-    """y = alpha A B + beta C, A and B perhaps stored transposed  =>  dA = alpha g B^T, dB = alpha A^T g, dC = beta g."""
+    """y = alpha A B + beta C, A or B stored transposed  =>  dA = alpha g B^T, dB = alpha A^T g, dC = beta g."""
     a, b, c = node.inputs[0], node.inputs[1], optional_input(node, 2)
     assert a is not None and b is not None
     alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)

@@ -1,9 +1,9 @@
 """
 Normalisations: by constants (BatchNormalization), by the input's own mean and deviation, by its norm, by neighbours.
 
-Those with a mean and deviation share one formula: with xhat = (x - mean) r, r = 1 / sqrt(var + epsilon) and h = g scale,
-dx = r (h - mean(h) - xhat mean(h xhat)). What the forward node computed is computed again in at least float32: providers
-fuse the forward node, so nothing else of it can be had.
+Those with a mean and deviation share one formula: with xhat = (x - mean) r, r = 1 / sqrt(var + epsilon) and
+h = g scale, dx = r (h - mean(h) - xhat mean(h xhat)). What the forward node computed is computed again in at least
+float32: providers fuse the forward node, so nothing else of it can be had.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _per_channel(e: Emit, vector: ir.Value, rank: int) -> ir.Value:
 def batch_normalization(
     e: Emit, node: ir.Node, g: ir.Value | None, *others: ir.Value | None
 ) -> tuple[ir.Value | None, ...]:
-    """y = (x - mean) / sqrt(var + epsilon) scale + bias with constant statistics  =>  dx = g scale / sqrt(var + epsilon)."""
+    """y = (x - mean) scale / sqrt(var + epsilon) + bias, constant statistics => dx = g scale / sqrt(var + epsilon)."""
     if node.attributes.get_int("training_mode", 0) or g is None or any(o is not None for o in others):
         raise refuse(node, "it is in training mode; export the model in evaluation mode")
     require_fixed(node, node.inputs[1:], "statistics and scales")
@@ -143,7 +143,7 @@ def _inverse_root(e: Emit, value: ir.Value, epsilon: float) -> ir.Value:
 
 @vjp("RMSNormalization")
 def rms_normalization(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
-    """y = xhat scale with xhat = x r, r = 1 / sqrt(mean(x^2) + epsilon)  =>  dx = r (h - xhat mean(h xhat)), h = g scale."""
+    """y = xhat scale, xhat = x r, r = 1 / sqrt(mean(x^2) + epsilon), h = g scale => dx = r (h - xhat mean(h xhat))."""
     require_fixed(node, node.inputs[1:], "scale")
     x, rank = _operand(node, 0), len(dims(_operand(node, 0)))
     along = e.const(list(range(axis_of(node, rank, default=-1), rank)))
@@ -157,7 +157,7 @@ def rms_normalization(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | N
 
 @vjp("LpNormalization")
 def lp_normalization(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
-    """y = x / n, n = ||x||_p  =>  dx = (g - u sum(g y)) / n with u = y for p = 2, sign(x) for p = 1; zero where n is."""
+    """y = x / n, n = ||x||_p  =>  dx = (g - u sum(g y)) / n, u = y for p = 2, sign(x) for p = 1; zero where n is."""
     x, y, p = _operand(node, 0), node.outputs[0], node.attributes.get_int("p", 2)
     along = e.const([axis_of(node, len(dims(x)), default=-1)])
     n = e.ReduceL2(x, along, keepdims=1) if p == 2 else e.ReduceL1(x, along, keepdims=1)

@@ -114,7 +114,7 @@ def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Windo
 
 def _split(e: Emit, x: ir.Value, like: ir.Value, window: Window) -> dict[tuple[int, ...], ir.Value]:
     """
-    Return ``x[:, :, r0::s0, r1::s1, ...]`` for every phase r that a tap falls on; the inverse of `interleave`.
+    Return ``x[:, :, r0::s0, r1::s1, ...]`` for every phase r; the inverse of `interleave`.
 
     `like` tells the number of channels. SpaceToDepth takes a third of the time of strided slices on CPUs.
     """

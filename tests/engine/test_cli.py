@@ -56,13 +56,26 @@ def test_a_folder_a_glob_and_a_file_name_each_picture_once(model: Path, picture:
     for i in range(3):
         Image.open(picture).save(tmp_path / "more" / f"p{i}.jpg")
     (tmp_path / "more" / "notes.txt").write_text("not a picture")
-    done = camrt("explain", tmp_path / "more", tmp_path / "more" / "*.jpg", picture, "-m", model, "-o", tmp_path / "o", "--json", "-q")
+    done = camrt(
+        "explain",
+        tmp_path / "more",
+        tmp_path / "more" / "*.jpg",
+        picture,
+        "-m",
+        model,
+        "-o",
+        tmp_path / "o",
+        "--json",
+        "-q",
+    )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["results"]) == 4
 
 
 def test_compare_writes_a_grid_and_a_report(model: Path, picture: Path, tmp_path: Path) -> None:
-    done = camrt("compare", picture, "-m", model, "--methods", "gradcam,Eigen-CAM", "-t", "0", "-o", tmp_path / "out", "-q")
+    done = camrt(
+        "compare", picture, "-m", model, "--methods", "gradcam,Eigen-CAM", "-t", "0", "-o", tmp_path / "out", "-q"
+    )
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.split("\n") if line]
     assert [p.name for p in paths] == ["photo_grid.png", "report.html"]
@@ -87,7 +100,19 @@ def test_export_writes_a_bundle_that_explains_the_same(model: Path, picture: Pat
     heats = []
     for source in (bundle, model):
         out = tmp_path / f"out-{source.name}"
-        assert camrt("explain", picture, "-m", source, "-o", out, "-q", *(() if source == bundle else ("--preprocess", "half"))).returncode == 0
+        assert (
+            camrt(
+                "explain",
+                picture,
+                "-m",
+                source,
+                "-o",
+                out,
+                "-q",
+                *(() if source == bundle else ("--preprocess", "half")),
+            ).returncode
+            == 0
+        )
         heats.append(np.load(out / "photo_gradcam.npy"))
     np.testing.assert_allclose(heats[0], heats[1], atol=1e-6)
 

@@ -27,7 +27,9 @@ def test_pictures_of_one_name_get_files_of_their_own(explainer: camrt.Explainer,
         paths.append(tmp_path / folder / "photo.png")
         Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(paths[-1])
     steps: list[int] = []
-    made = compare_methods(explainer, [str(p) for p in paths], ["gradcam", "lafam"], tmp_path / "out", advance=steps.append)
+    made = compare_methods(
+        explainer, [str(p) for p in paths], ["gradcam", "lafam"], tmp_path / "out", advance=steps.append
+    )
     assert [p.name for p in made.paths] == ["photo_grid.png", "photo_2_grid.png", "report.html"]
     assert sum(steps) == 4
     assert {(row["image"], row["method"]) for row in made.figures["results"]} == {

@@ -59,7 +59,12 @@ def test_every_way_to_a_gradient_gives_the_same_one(sessions: Counting) -> None:
     assert direct.grads is not None
     assert through_tail.grads is not None
     assert joint.grads is not None
-    for other in (through_tail.grads[0], joint.grads[1], direct.gradients_of(seed, 0), through_tail.gradients_of(seed, 0)):
+    for other in (
+        through_tail.grads[0],
+        joint.grads[1],
+        direct.gradients_of(seed, 0),
+        through_tail.gradients_of(seed, 0),
+    ):
         np.testing.assert_allclose(other, direct.grads[0], rtol=1e-5, atol=1e-6)
 
 

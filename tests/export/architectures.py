@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def build(name: str) -> nn.Module:
 def exported(model: nn.Module, exporter: str, opset: int) -> bytes:
     """Return `model` as ``"torchscript"`` or ``"dynamo"`` exports it, the batch free."""
     x = torch.zeros(2, 3, SIDE, SIDE)
-    names = {"input_names": ["image"], "output_names": ["scores"], "opset_version": opset}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"], "opset_version": opset}
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' own deprecations

@@ -35,7 +35,12 @@ class Oracle:
 
 
 def gradients(
-    model: onnx.ModelProto, x: Array, target: Sequence[int], layers: Sequence[str], logits: str, dtype: torch.dtype
+    model: onnx.ModelProto,
+    x: Array,
+    target: Sequence[int] | Array,
+    layers: Sequence[str],
+    logits: str,
+    dtype: torch.dtype,
 ) -> Oracle:
     """
     Differentiate a model by autograd.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_the_tensor_of_a_layer_is_found_in_a_copy_of_its_model_alone() -> None:
     copy = classifier.model.clone()
     assert value_of(copy, layer) in [value for node in copy.graph for value in node.outputs]
     with pytest.raises(LayerError, match="belongs to another model"):
-        value_of(load(tokens()).model, layer)
+        value_of(copy, replace(layer, name="elsewhere"))
 
 
 # linear heads ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""
+The one entry point: ``python -m bench [gradient] [threads] [memory] [start]``.
+
+In: options. Out: a table on standard output, JSON where asked for; progress on standard error. Exit code 1 if libraries
+disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .gradient import FAMILY, MODELS, Settings, run, run_given
+from .machine import facts, physical_cores
+from .report import Agreement, Row, agreements, load_rows, markdown, plain, table
+from .wire import WorkerError
+
+SUITES = ("gradient", "threads", "memory", "start")
+ROUNDS, QUICK = 15, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line, measure, and report."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        if options.readme is not None:
+            data = json.loads(options.readme.read_text("utf-8"))
+            sys.stdout.write(markdown(data["machine"], load_rows(data)) + "\n")
+            return 0
+        unknown = [name for name in options.suites if name not in SUITES]
+        if unknown:
+            parser.error(f"no suite is called {unknown[0]!r}; choose from {', '.join(SUITES)}")
+        return _measure(options, parser)
+    except (OSError, ValueError, KeyError, WorkerError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure camrt beside the bare forward and its peers, as ratios within one run.",
+    )
+    add = parser.add_argument
+    add("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; all of them by default")
+    add("--peers", type=Path, metavar="FOLDER", help="the environment that bench/make_peers.py made; for gradient")
+    add("--model", type=Path, metavar="FILE", help="an .onnx of your own: gradient then goes without peers")
+    add("--models", nargs="+", default=list(MODELS), choices=MODELS, help="torchvision architectures for gradient")
+    add("--methods", nargs="+", default=list(FAMILY), choices=FAMILY, help="methods for gradient")
+    add("--batches", nargs="+", type=int, default=[1, 16], metavar="N", help="images a call for gradient (1 16)")
+    add("--rounds", type=int, metavar="N", help=f"turns of each contender ({ROUNDS})")
+    add("--threads", type=int, metavar="N", help="threads within a call, for all libraries (the physical cores)")
+    add(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK} rounds and a tenth of the calls; figures to look at, not to quote",
+    )
+    add("--json", type=Path, metavar="FILE", help="write figures and facts about the machine")
+    add("--readme", type=Path, metavar="FILE", help="print the markdown table of a run kept with --json, and stop")
+    add("--folder", type=Path, metavar="FOLDER", help="keep exported models there; a temporary folder by default")
+    add("--verbose", action="store_true", help="show what the libraries write")
+    return parser
+
+
+def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run the suites and report."""
+    suites = list(dict.fromkeys(options.suites)) or list(SUITES)
+    rounds = options.rounds or (QUICK if options.quick else ROUNDS)
+    if rounds < 1 or min(options.batches) < 1 or (options.threads is not None and options.threads < 1):
+        parser.error("rounds, batches and threads are at least 1")
+    if "gradient" in suites and options.model is None and options.peers is None:
+        parser.error(
+            "gradient compares with the peers: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER, "
+            "or give --model FILE to compare a model of your own with its bare forward"
+        )
+    machine = facts()
+    with tempfile.TemporaryDirectory(prefix="camrt-bench-") as scratch:
+        folder = Path(scratch) if options.folder is None else options.folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        rows, agreed = _suites(suites, options, folder, rounds, machine["versions"])
+    if agreed:
+        sys.stdout.write(agreements(agreed) + "\n\n")
+    sys.stdout.write(table(rows) + "\n")
+    if options.json is not None:
+        settings = {
+            "suites": suites, "rounds": rounds, "quick": options.quick, "threads": options.threads,
+            "model": None if options.model is None else options.model.name,
+        }  # fmt: skip
+        options.json.write_text(json.dumps(plain(machine, settings, rows, agreed), indent=1) + "\n", "utf-8")
+    wrong = [row for row in rows if row.suite == "threads" and row.verdict == "MISSED"]
+    return 1 if wrong else 0
+
+
+def _suites(
+    suites: Sequence[str], options: argparse.Namespace, folder: Path, rounds: int, versions: dict[str, str]
+) -> tuple[list[Row], list[Agreement]]:
+    """Run each suite that was asked for."""
+    rows: list[Row] = []
+    agreed: list[Agreement] = []
+    if "gradient" in suites:
+        settings = Settings(
+            folder,
+            options.models,
+            options.methods,
+            options.batches,
+            rounds,
+            options.threads,
+            physical_cores(),
+            options.verbose,
+        )
+        if options.model is not None:
+            rows += run_given(settings, options.model)
+        else:
+            found, agreed = run(settings, _interpreter(options.peers))
+            rows += found
+        versions.update(settings.versions)
+    model = options.model or _embedded()
+    if "threads" in suites or "memory" in suites:
+        from . import sharing
+
+        for name, suite in (("threads", sharing.threads), ("memory", sharing.memory)):
+            if name in suites:
+                rows += suite(folder, model, within=options.threads, quick=options.quick, verbose=options.verbose)
+    if "start" in suites:
+        from . import start
+
+        rows += start.run(folder, model, rounds)
+    return rows, agreed
+
+
+def _embedded() -> Path:
+    """Return the model that camrt brings along."""
+    from camrt.demo import MODEL
+
+    return Path(MODEL)
+
+
+def _interpreter(folder: Path) -> str:
+    """Return the peers' Python."""
+    for name in ("bin/python", "Scripts/python.exe"):
+        if (folder / name).exists():
+            return str((folder / name).absolute())
+    raise WorkerError(f"{folder} holds no Python; make it with: python bench/make_peers.py {folder}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

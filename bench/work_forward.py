@@ -1,0 +1,47 @@
+"""
+The worker that runs the floor: the model's bare forward on ONNX Runtime, ``python -m bench.work_forward``.
+
+In: requests of `bench.wire`. Out: seconds. Nothing of camrt is loaded here, and the session has ONNX Runtime's default
+options, but for the number of threads if one is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .stopwatch import time_calls
+from .wire import serve
+
+
+class Forward:
+    """One session and its input."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._images: Any = None
+
+    def load(self, onnx: str, images: str, threads: int | None) -> None:
+        """Open the model."""
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._images = np.load(images)
+
+    def time(self, batch: int, calls: int) -> list[float]:
+        """Time the forward."""
+        feeds = {self._session.get_inputs()[0].name: np.ascontiguousarray(self._images[:batch])}
+        return time_calls(lambda: self._session.run(None, feeds), calls)
+
+
+def main() -> None:
+    """Answer requests."""
+    forward = Forward()
+    serve({"load": forward.load, "time": forward.time})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""
+The worker that runs torch-cam and pytorch-grad-cam, in their own interpreter: ``python -m bench.work_peers``.
+
+In: requests of `bench.wire`. Out: the model as ONNX, seconds, heatmaps. A call goes the whole way a user goes: forward,
+class, map, resize to the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from .torchvision_cpu import torchvision  # before the libraries below, which import torchvision themselves
+
+# isort: split
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from torchcam import methods as torchcam
+
+from .stopwatch import time_calls
+from .wire import serve
+
+LAYERS = {"resnet50": "layer4", "mobilenet_v2": "features"}  # the last spatial tensor of each
+PYTORCH_GRAD_CAM: dict[str, Any] = {
+    "gradcam": GradCAM,
+    "gradcampp": GradCAMPlusPlus,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+    "xgradcam": XGradCAM,
+    "eigencam": EigenCAM,
+}
+TORCHCAM: dict[str, Any] = {
+    "gradcam": torchcam.GradCAM,
+    "gradcampp": torchcam.GradCAMpp,
+    "layercam": torchcam.LayerCAM,
+    "xgradcam": torchcam.XGradCAM,
+}
+
+
+class Peers:
+    """One model, and the extractor that is hooked into it at the moment; never two at once."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._layer: Any = None
+        self._images: Any = None
+        self._chosen: tuple[str, str, int] | None = None
+        self._call: Callable[[], Any] = lambda: None
+        self._release: Callable[[], None] = lambda: None
+
+    def load(self, model: str, images: str, onnx: str, threads: int) -> dict[str, Any]:
+        """Build a torchvision architecture with seeded weights, and write it as ONNX."""
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self._images = torch.from_numpy(np.load(images))
+        self._model = getattr(torchvision.models, model)(weights=None)
+        _settle(self._model, self._images)
+        self._layer = self._model.get_submodule(LAYERS[model])
+        torch.onnx.export(
+            self._model,
+            (self._images[:1],),
+            onnx,
+            opset_version=17,
+            dynamo=False,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_axes={"input": {0: "n"}, "logits": {0: "n"}},
+        )
+        names = ("torch", "torchvision", "torchcam", "grad-cam")
+        return {"threads": torch.get_num_threads(), "versions": {name: version(name) for name in names}}
+
+    def cases(self) -> dict[str, list[str]]:
+        """Say which methods each library has."""
+        return {"pytorch-grad-cam": list(PYTORCH_GRAD_CAM), "torchcam": list(TORCHCAM)}
+
+    def time(self, library: str, method: str, batch: int, calls: int) -> list[float]:
+        """Time a library's method."""
+        self._choose(library, method, batch)
+        return time_calls(self._call, calls)
+
+    def maps(self, library: str, method: str, batch: int, file: str) -> None:
+        """Write a library's heatmaps, (N, H, W) in [0, 1]."""
+        self._choose(library, method, batch)
+        np.save(file, np.asarray(self._call(), np.float32))
+
+    def _choose(self, library: str, method: str, batch: int) -> None:
+        """Hook one extractor into the model, in place of the one before."""
+        if self._chosen == (library, method, batch):
+            return
+        self._release()
+        make = self._pytorch_grad_cam if library == "pytorch-grad-cam" else self._torchcam
+        self._call, self._release = make(method, self._images[:batch])
+        self._chosen = (library, method, batch)
+
+    def _pytorch_grad_cam(self, method: str, x: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
+        extractor = PYTORCH_GRAD_CAM[method](self._model, [self._layer])
+        return lambda: extractor(x, None), extractor.activations_and_grads.release
+
+    def _torchcam(self, method: str, x: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
+        extractor = TORCHCAM[method](self._model, self._layer)
+
+        def call() -> Any:
+            scores = self._model(x)
+            (maps,) = extractor(scores.argmax(1).tolist(), scores)
+            size = tuple(x.shape[2:])
+            return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+        def release() -> None:
+            extractor.remove_hooks()
+            extractor.reset_hooks()
+
+        return call, release
+
+
+def _settle(model: Any, images: Any) -> None:
+    """Take batch norm's statistics from the images: without them random weights make activations explode or vanish."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over the batches seen: one
+    model.train()
+    with torch.no_grad():
+        model(images)
+    model.eval()
+
+
+def main() -> None:
+    """Answer requests."""
+    peers = Peers()
+    serve({"load": peers.load, "cases": peers.cases, "time": peers.time, "maps": peers.maps})
+
+
+if __name__ == "__main__":
+    main()

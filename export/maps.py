@@ -1,0 +1,116 @@
+"""
+Methods inside the graph: a layer's activations and gradients become its raw map as ordinary nodes.
+
+One small function a method, for the definitions that need nothing but A and G of one layer. A program that ends in the
+raw map hands (h, w) numbers an image to the caller instead of 2 K (h, w), and its reductions run in ONNX Runtime. The
+NumPy form in `camrt.methods` is the specification; a test holds the two together.
+
+In: the emitter and (N, K, h, w) values. Out: the signed raw map (N, h, w), before ReLU and scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from .vjp.emit import Emit, dims
+
+__all__ = ["ASSUMES_POSITIVE", "MAPS", "MapFunction", "in_graph", "is_signed"]
+
+MapFunction = Callable[[Emit, ir.Value, ir.Value], ir.Value]
+MAPS: dict[str, MapFunction] = {}
+ASSUMES_POSITIVE: set[str] = set()  # methods whose reasoning needs A >= 0: their programs also tell where it is not
+
+
+def in_graph(method: str, *, assumes_positive: bool = False) -> Callable[[MapFunction], MapFunction]:
+    """
+    Register the decorated function as a method's map.
+
+    Parameters
+    ----------
+    method : str
+        The method's id; the function is the form of its default variant.
+    assumes_positive : bool, default False
+        Whether the program also tells which images have negative activations.
+
+    Returns
+    -------
+    callable
+        The decorator, which returns the function unchanged.
+    """
+
+    def register(function: MapFunction) -> MapFunction:
+        MAPS[method] = function
+        if assumes_positive:
+            ASSUMES_POSITIVE.add(method)
+        return function
+
+    return register
+
+
+def is_signed(e: Emit, acts: ir.Value) -> ir.Value:
+    """
+    Tell which images have a negative activation.
+
+    Parameters
+    ----------
+    e : Emit
+        Receives the nodes.
+    acts : onnx_ir.Value
+        Activations (N, K, h, w).
+
+    Returns
+    -------
+    onnx_ir.Value
+        Booleans (N,).
+    """
+    return e.Less(e.ReduceMin(acts, e.const([1, 2, 3]), keepdims=0), e.scalar(0, acts))
+
+
+def _weighted(e: Emit, acts: ir.Value, weights: ir.Value) -> ir.Value:
+    """Return the sum over K of weights (N, K, 1, 1) times activations, as one matrix product an image."""
+    _, k, h, w = dims(acts)
+    flat = e.Reshape(acts, e.const([-1, int(k), int(h) * int(w)]))
+    product = e.MatMul(e.Reshape(weights, e.const([-1, 1, int(k)])), flat)
+    return e.Reshape(product, e.const([-1, int(h), int(w)]))
+
+
+def _summed(e: Emit, product: ir.Value) -> ir.Value:
+    """Return the sum over K of an element-wise product."""
+    return e.ReduceSum(product, e.const([1]), keepdims=0)
+
+
+@in_graph("gradcam")
+def gradcam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
+    """Sum over k of mean(G_k) A_k (Selvaraju 2017, eqs. 1-2)."""
+    return _weighted(e, acts, e.ReduceMean(grads, e.const([2, 3]), keepdims=1))
+
+
+@in_graph("hirescam")
+def hirescam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
+    """Sum over k of G_k A_k, element by element (Draelos and Carin 2020)."""
+    return _summed(e, e.Mul(grads, acts))
+
+
+@in_graph("elementwisecam")
+def elementwisecam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
+    """Sum over k of ReLU(G_k A_k) (pytorch-grad-cam)."""
+    return _summed(e, e.Relu(e.Mul(grads, acts)))
+
+
+@in_graph("layercam", assumes_positive=True)
+def layercam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
+    """Sum over k of ReLU(G_k) A_k (Jiang 2021)."""
+    return _summed(e, e.Mul(e.Relu(grads), acts))
+
+
+@in_graph("gradcampp", assumes_positive=True)
+def gradcampp(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
+    """w_k = sum over g > 0 of g / (2 + g sum(A_k)), cells whose denominator cancels left out (Chattopadhay 2018, eq. 19)."""
+    positive = e.Relu(grads)
+    term = e.Mul(positive, e.ReduceSum(acts, e.const([2, 3]), keepdims=1))
+    denominator = e.Add(term, e.scalar(2, acts))
+    cancels = e.LessOrEqual(e.Abs(denominator), e.Mul(e.Add(e.Abs(term), e.scalar(2, acts)), e.scalar(1e-6, acts)))
+    ratio = e.Where(cancels, e.scalar(0, acts), e.Div(positive, e.Where(cancels, e.scalar(1, acts), denominator)))
+    return _weighted(e, acts, e.ReduceSum(ratio, e.const([2, 3]), keepdims=1))

@@ -1,0 +1,103 @@
+"""A model in memory: described as a bundle describes it, its programs built once, from any thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from camrt.errors import LayerError, ModelError
+from camrt.export import open_model
+from camrt.export import programs as programs_module
+from camrt.export.live import Live, manifest_of
+from camrt.export.load import load
+from tests.export.onnx_text import CONV, HEAD, tiny, tokens
+
+
+def test_a_manifest_says_what_the_model_is() -> None:
+    data = tiny(f"{CONV} {HEAD} z = Softmax(y)", y="float[N,5] z")
+    manifest = open_model(data).manifest
+    assert manifest.model == {"name": "model", "sha256": load(data).sha256, "producer": "hand", "opset": 18}
+    assert manifest.input == {"name": "x", "shape": ["N", 3, 8, 8], "dtype": "float32"}
+    assert (manifest.output, manifest.head, manifest.classes, manifest.batch) == ("z", "softmax", 5, None)
+    assert [layer.name for layer in manifest.layers] == ["c", "a"]
+    assert (manifest.default_layer.name, manifest.linear_layers) == ("a", ("a",))
+    assert (manifest.labels, manifest.preprocess, manifest.verification) == ((), None, {})
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("uint8", "uint8"), ("float16", "float16"), ("float", "float32")])
+def test_the_images_element_type_is_one_numpy_knows(kind: str, dtype: str) -> None:
+    body = f"f32 = Cast<to=1>(x) {CONV.replace('(x,', '(f32,')} {HEAD}"
+    found = open_model(tiny(body, x=f"{kind}[N,3,8,8] x")).manifest.input["dtype"]
+    assert np.dtype(found) == np.dtype(dtype)
+
+
+def test_a_model_is_named_after_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "my net.v2.onnx"
+    path.write_bytes(tiny())
+    assert open_model(str(path)).manifest.model["name"] == "my net.v2"
+
+
+def test_the_default_layer_may_be_chosen() -> None:
+    manifest = open_model(tiny(), layer="stem").manifest
+    assert manifest.default_layer.name == "c"
+    assert "chosen by the caller" in manifest.default_layer.reason
+    assert [layer.default for layer in manifest.layers] == [True, False]
+    with pytest.raises(LayerError, match="no layer 'sten'"):
+        open_model(tiny(), layer="sten")
+
+
+def test_labels_must_be_as_many_as_classes() -> None:
+    classifier = load(tiny())
+    assert manifest_of(classifier, name="m", labels=list("abcde")).labels == tuple("abcde")
+    with pytest.raises(ModelError, match="5 labels were wanted, one a class; 4 were given"):
+        manifest_of(classifier, name="m", labels=list("abcd"))
+
+
+def test_a_program_is_built_once_whichever_thread_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    make = programs_module.build
+
+    def count(classifier: Any, kind: str, layers: Any = ()) -> Any:
+        built.append(kind)
+        return make(classifier, kind, layers)
+
+    monkeypatch.setattr("camrt.export.live.build", count)
+    live = open_model(tokens())
+    asked = [("gradient", ("n1",)), ("gradient", ("n0",)), ("features", ("n1",)), ("forward", ())] * 16
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda key: live.program(*key), asked))
+    assert sorted(built) == ["features", "forward", "gradient", "gradient"]
+    for program, (kind, layers) in zip(found, asked, strict=True):
+        assert (program.kind, program.layers) == (kind, layers)
+        assert program is live.program(kind, layers)
+
+
+def test_programs_built_in_parallel_are_those_built_one_after_the_other() -> None:
+    data, kinds = tokens(heads=2), ["gradient", "seeded_gradient", "features", "tail", "tail_gradient"]
+    serial, parallel = open_model(data), open_model(data)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda kind: parallel.program(kind, ["n1"]), kinds))
+    assert [p.model for p in found] == [serial.program(kind, ["n1"]).model for kind in kinds]
+
+
+def test_a_layer_may_be_asked_for_by_any_of_its_names() -> None:
+    live = open_model(tiny())
+    assert live.program("gradient", ["act"]).layers == ("a",)
+    assert live.resolve("torchcam-auto").name == "a"
+    with pytest.raises(LayerError, match="near names"):
+        live.program("gradient", ["acts"])
+
+
+def test_a_model_beyond_one_message_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Huge:
+        def SerializeToString(self) -> bytes:
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
+
+    live: Live = open_model(tiny())
+    monkeypatch.setattr("camrt.export.live.ir.to_proto", lambda _: Huge())
+    with pytest.raises(ModelError, match=r"larger than the 2 GiB .*: export a bundle with `camrt export`"):
+        live.program("forward")

@@ -1,0 +1,67 @@
+"""Methods inside the graph equal their NumPy form, which is the specification."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import camrt
+from camrt.export.maps import ASSUMES_POSITIVE, MAPS, is_signed
+from camrt.export.vjp.emit import Emit
+from camrt.methods import METHODS, raw_map
+from tests import tiny
+
+
+def evaluate(method: str, acts: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a method's nodes in float64 in the reference evaluator; also the sign of the activations."""
+    shape = ["N", *acts.shape[1:]]
+    a, g = (ir.Value(name=n, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.DOUBLE)) for n in "ag")
+    graph = ir.Graph([a, g], [], nodes=[], opset_imports={"": 18}, name="map")
+    e = Emit(graph, "map")
+    graph.outputs.extend([MAPS[method](e, a, g), is_signed(e, a)])
+    raw, signed = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, {"a": acts, "g": grads})
+    return np.asarray(raw), np.asarray(signed)
+
+
+@pytest.mark.parametrize("method", sorted(MAPS))
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 6), (2, 17, 1, 3)])
+def test_the_graph_and_the_method_agree_in_float64(
+    method: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    acts, grads = rng.normal(size=shape), rng.normal(size=shape)
+    grads[rng.random(shape) < 0.2] = 0
+    row = METHODS[method]
+    want = raw_map(row, {"acts": acts, "grads": grads}, variant=row.variants[0], options={})
+    raw, signed = evaluate(method, acts, grads)
+    np.testing.assert_allclose(raw, want.array, rtol=1e-10, atol=1e-12)
+    if method in ASSUMES_POSITIVE:
+        np.testing.assert_array_equal(signed, want.flags["signed_activations"])
+
+
+def test_a_cell_whose_denominator_cancels_counts_nothing_in_either() -> None:
+    grads = np.ones((1, 1, 1, 2))
+    acts = np.array([[[[-1.0, -1.0]]]])  # 2 + g sum(A) = 0
+    row = METHODS["gradcampp"]
+    want = raw_map(row, {"acts": acts, "grads": grads}, variant="paper", options={}).array
+    np.testing.assert_array_equal(evaluate("gradcampp", acts, grads)[0], want)
+    assert (want == 0).all()
+
+
+def test_only_methods_of_activations_and_gradients_are_in_the_graph_and_their_flags_fit() -> None:
+    for method in MAPS:
+        assert METHODS[method].needs == ("acts", "grads")
+        assert METHODS[method].nonnegative == (method in ASSUMES_POSITIVE)
+
+
+@pytest.mark.parametrize("method", sorted(MAPS))
+@pytest.mark.parametrize("model", [tiny.gap, tiny.mlp])
+def test_an_explainer_gives_the_same_map_by_either_way(method: str, model: object) -> None:
+    explainer, x = camrt.load(model(), preprocess="half"), tiny.images(4)  # type: ignore[operator]
+    in_graph = explainer.explain(x, method=method, target=2)
+    in_numpy = explainer.explain(x, method=method, target=[2, 0])
+    scale = np.abs(in_numpy.raw[:, 0]).max()
+    np.testing.assert_allclose(in_graph.raw[:, 0], in_numpy.raw[:, 0], atol=1e-5 * scale)
+    assert set(in_graph.flags) == set(in_numpy.flags)
+    np.testing.assert_array_equal(in_graph.targets[:, 0], in_numpy.targets[:, 0])
