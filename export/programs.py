@@ -303,8 +303,10 @@ def _map(draft: _Draft, method: str) -> None:
         raise LayerError(_NO_FLOW.format(layer.name))
     acts, grads = _canonical(draft, layer, value), _canonical(draft, layer, g)
     draft.outputs["map"] = MAPS[method](e, acts, grads)
+    draft.outputs["map"].shape = ir.Shape([draft.batch, *layer.grid])
     if method in ASSUMES_POSITIVE:
         draft.outputs["signed"] = is_signed(e, acts)
+        draft.outputs["signed"].shape = ir.Shape([draft.batch])
     _take_rows(draft, seed, draft.outputs["explained"])
 
 

@@ -12,6 +12,7 @@ import torch
 from camrt.errors import LayerError, MissingRuleError
 from camrt.export.live import Live, open_model
 from camrt.export.load import load
+from camrt.export.maps import ASSUMES_POSITIVE
 from camrt.export.programs import KINDS, build, context_of
 from tests.export.judge import canonical, errors, run_program
 from tests.export.onnx_in_torch import gradients, run
@@ -129,6 +130,7 @@ def test_every_program_is_a_valid_model_with_the_documented_inputs_and_outputs(n
     model = onnx.load_from_string(program.model)
     onnx.checker.check_model(model, full_check=True)
     context = tuple(name for name in live.program("tail", [layer.name]).inputs if name.startswith("context"))
+    signed = ("signed",) if kind.removeprefix("map_") in ASSUMES_POSITIVE else ()
     inputs, outputs = {
         "forward": (("x",), ("logits",)),
         "features": (("x",), ("logits", *context, "activations.0")),
@@ -137,7 +139,7 @@ def test_every_program_is_a_valid_model_with_the_documented_inputs_and_outputs(n
         "tail": (("activations.0", *context), ("logits",)),
         "tail_gradient": (("activations.0", *context, "seed"), ("logits", "gradients.0")),
         "input_gradient": (("x", "seed"), ("logits", "input_gradient")),
-    }[kind]
+    }.get(kind, (("x", "target"), ("logits", "explained", "map", *signed)))
     assert (program.inputs, program.outputs) == (inputs, outputs)
     assert tuple(v.name for v in model.graph.input) == inputs
     assert tuple(v.name for v in model.graph.output) == outputs
@@ -145,6 +147,8 @@ def test_every_program_is_a_valid_model_with_the_documented_inputs_and_outputs(n
         assert value.type.tensor_type.shape.dim[0].dim_param == "N", value.name
         if value.name in ("activations.0", "gradients.0"):
             assert [d.dim_value for d in value.type.tensor_type.shape.dim][1:] == [layer.channels, *layer.grid]
+        if value.name == "map":
+            assert [d.dim_value for d in value.type.tensor_type.shape.dim][1:] == [*layer.grid]
 
 
 def test_a_program_holds_nothing_that_its_outputs_do_not_need() -> None:

@@ -76,7 +76,7 @@ def _in_numbers(data: bytes) -> bytes:
 @pytest.mark.parametrize("data", [wide(), _in_numbers(wide())], ids=["bytes", "numbers"])
 def test_every_weight_is_stored_once(tmp_path: Path, data: bytes) -> None:
     bundle = export(data, tmp_path / "bundle", layers=["e", "a"])
-    assert len(bundle.programs) == 2 + 5 * 2 + 3
+    assert len(bundle.programs) == 2 + 2 * (len(KINDS) - 2) + 3  # two layers; both together for three kinds
     forward = 4 * sum(int(np.prod(shape)) for shape in WIDE.values())
     backward = (
         4 * 64 * 64 * 9
