@@ -222,12 +222,15 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
 
 def _items(images: Images) -> list[Any]:
     """Return the images one by one."""
-    is_one = images.ndim != 4 if isinstance(images, np.ndarray) else not isinstance(images, Sequence)
-    if is_one or isinstance(images, str | bytes | bytearray | memoryview):
-        return [images]
-    if not len(images):
+    if isinstance(images, np.ndarray):
+        items = list(images) if images.ndim == 4 else [images]
+    elif isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
+        items = list(images)
+    else:
+        items = [images]
+    if not items:
         raise ImageError("there is no image: the list is empty; give at least one")
-    return list(images)
+    return items
 
 
 def _is_prepared(array: np.ndarray, preprocess: Preprocess) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["ASSUMES_POSITIVE", "MAPS", "MapFunction", "in_graph", "is_signed"]
 
 MapFunction = Callable[[Emit, ir.Value, ir.Value], ir.Value]
 MAPS: dict[str, MapFunction] = {}
-ASSUMES_POSITIVE: set[str] = set()  # methods whose reasoning needs A >= 0: their programs also tell where it is not
+ASSUMES_POSITIVE: set[str] = set()  # methods that need A >= 0: their programs also tell where it is not
 
 
 def in_graph(method: str, *, assumes_positive: bool = False) -> Callable[[MapFunction], MapFunction]:

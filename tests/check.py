@@ -10,7 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("engine", "export", "kernels")
-TERSE = ("export/vjp/", "engine/commands.py", "engine/demo/train.py")  # formulas; --help; the training script
+TERSE = (
+    "export/vjp/",
+    "export/maps.py",
+    "engine/commands.py",
+    "engine/demo/train.py",
+)  # formulas; --help; the training script
 COMMANDS = (
     ("format", ("ruff", "format", "--check", ".")),
     ("lint", ("ruff", "check", ".")),
