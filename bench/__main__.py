@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             parser.error(f"no suite is called {unknown[0]!r}; choose from {', '.join(SUITES)}")
         return _measure(options, parser)
-    except (OSError, ValueError, KeyError, WorkerError) as error:
+    except (OSError, ValueError, KeyError, TypeError, WorkerError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Run the suites and report."""
     suites = list(dict.fromkeys(options.suites)) or list(SUITES)
-    rounds = options.rounds or (QUICK if options.quick else ROUNDS)
+    rounds = (QUICK if options.quick else ROUNDS) if options.rounds is None else options.rounds
     if rounds < 1 or min(options.batches) < 1 or (options.threads is not None and options.threads < 1):
         parser.error("rounds, batches and threads are at least 1")
     if "gradient" in suites and options.model is None and options.peers is None:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors
-    from .explainer import Explainer, load
+    from .explainer import Explainer
     from .explanation import Explanation
+    from .opening import load
     from .preprocess import Preprocess
 
 __all__ = ["Explainer", "Explanation", "Preprocess", "__version__", "errors", "load"]
@@ -26,7 +27,7 @@ _HOMES = {
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Preprocess": ".preprocess",
-    "load": ".explainer",
+    "load": ".opening",
 }
 
 

@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .errors import ImageError, MethodError
-from .explainer import KEPT, Explainer, load
+from .explainer import Explainer
 from .explanation import Explanation
+from .opening import KEPT, load
 from .saving import save_all
 
 __all__ = ["app"]

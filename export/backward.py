@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from camrt.errors import MissingRuleError
+from camrt.errors import CamrtError, MissingRuleError, ModelError
 
 from .vjp.emit import Emit, described, dims
 from .vjp.table import Rule, missing, op_key
@@ -163,7 +163,7 @@ def sweep(
         if all(g is None for g in incoming):
             continue
         rule = rules[op_key(node)]
-        outgoing = rule(e, node, incoming)
+        outgoing = _apply(rule, e, node, incoming)
         if len(outgoing) != len(node.inputs):
             raise AssertionError(
                 f"the rule of {op_key(node)} gives {len(outgoing)} cotangents for {len(node.inputs)} inputs"
@@ -177,6 +177,20 @@ def sweep(
                 g = e.Add(cotangents[value], g)
             cotangents[value] = described(g, value)
     return [cotangents.get(value) for value in wanted]
+
+
+def _apply(rule: Rule, e: Emit, node: ir.Node, incoming: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
+    """Call a rule; attributes and shapes that contradict each other make it fail in NumPy, which the user cannot read."""
+    try:
+        return rule(e, node, incoming)
+    except CamrtError:
+        raise
+    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"no gradient can be made of operator {op_key(node)} at node {node.name!r} ({detail}): its attributes do not "
+            "fit its inputs; export the model again"
+        ) from error
 
 
 def _explain(node: ir.Node, path: Sequence[ir.Node], lacking: Collection[str]) -> str:

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from camrt.errors import ModelError, NumericError
 
-from .shapes import BATCH, annotate
+from .shapes import BATCH, annotate, rehearse
 from .vjp import RULES
 from .vjp.emit import dims, initializer
 from .vjp.table import op_key
@@ -130,7 +130,7 @@ def load(
     given = proto.SerializeToString()
     opset = _opset(proto)
     try:
-        model = ir.from_proto(_lift(_inline(proto), opset))
+        model = ir.from_proto(_lift(_inline(proto), opset, size))
     except ir.serde.SerdeError as error:
         cause: BaseException = error
         while isinstance(cause.__cause__, Exception):
@@ -304,8 +304,8 @@ def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Expand operators that have no gradient rule of their own but are defined by a function body."""
+def _expandable(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Return the operators that have no gradient rule of their own but are defined by a function body."""
     version = _opset(proto)
     chosen = set()
     used = {node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx")}
@@ -315,6 +315,12 @@ def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
         schema = onnx.defs.get_schema(op, version, "")
         if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
             chosen.add(("", op))
+    return sorted(chosen)
+
+
+def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Expand operators that have no gradient rule of their own."""
+    chosen = _expandable(proto)
     if not chosen:
         return proto
     _spell_out_defaults(proto, {op for _, op in chosen})
@@ -322,7 +328,7 @@ def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in proto.graph.initializer:  # the inliner asks inputs alone for element types
         if tensor.name not in declared:
             proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return onnx.inliner.inline_selected_functions(proto, sorted(chosen), inline_schema_functions=True)
+    return onnx.inliner.inline_selected_functions(proto, chosen, inline_schema_functions=True)
 
 
 def _spell_out_defaults(proto: onnx.ModelProto, ops: Collection[str]) -> None:
@@ -336,9 +342,25 @@ def _spell_out_defaults(proto: onnx.ModelProto, ops: Collection[str]) -> None:
             node.attribute.extend(value for value in defaults if value.name)
 
 
-def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _lift(proto: onnx.ModelProto, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
     """Convert to the opset the rules are written for, and expand functions that save rules."""
-    proto = onnx.shape_inference.infer_shapes(proto)
+    for value in proto.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:  # some write -1, some 0, for what is open
+                dim.Clear()
+    del proto.graph.value_info[:]  # whoever changed the input's size by hand left these as they were
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    if opset >= MIN_OPSET and not _expandable(proto):
+        return proto
+    model = ir.from_proto(proto)
+    x = _image_input(model)
+    rehearse(model, x, _sizes(x, size))
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto)
+    except onnx.shape_inference.InferenceError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise ModelError(f"the model contradicts itself ({detail}): export it again") from error
     if opset < MIN_OPSET:
         try:
             proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
@@ -385,8 +407,8 @@ def _image_input(model: ir.Model) -> ir.Value:
     return free[0]
 
 
-def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int | None:
-    """Find every shape with a free batch; where the graph does not allow that, at its own fixed batch."""
+def _sizes(x: ir.Value, size: tuple[int, int] | None) -> list[int | None]:
+    """Return the shape of the image input, an open size filled in, None for a free batch."""
     if x.shape is None:
         raise AssertionError("checked by _image_input")
     given = [d if isinstance(d, int) and d > 0 else None for d in x.shape]
@@ -401,6 +423,12 @@ def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int
             )
     if any(d is None for d in given[1:]):
         raise ModelError(f"input {x.name!r} leaves its size open ({x.shape}): give it, for example size=(224, 224)")
+    return given
+
+
+def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int | None:
+    """Find every shape with a free batch; where the graph does not allow that, at its own fixed batch."""
+    given = _sizes(x, size)
     batch = given[0]
     try:
         annotate(model, x, [None, *given[1:]])

@@ -24,7 +24,7 @@ from camrt.errors import ModelError
 
 from .vjp.emit import initializer
 
-__all__ = ["BATCH", "annotate"]
+__all__ = ["BATCH", "annotate", "rehearse"]
 
 BATCH = "N"  # the name of the batch dimension in every shape
 _PROBES = (5, 7)  # coprime, and unlikely as real dimensions, so that multiples of the batch are told from constants
@@ -130,7 +130,12 @@ class _Walk:
 
     @staticmethod
     def _check_size(node: ir.Node, shape: Concrete | None) -> None:
-        """Refuse tensors no machine should be asked for."""
+        """Refuse tensors no machine should be asked for, and those that cannot be."""
+        if shape is not None and any(d < 0 for d in shape):
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}) would make a tensor of shape {list(shape)}: the model's input is too "
+                "small for it"
+            )
         if shape is not None and int(np.prod(shape, dtype=object)) > MAX_ELEMENTS:
             raise ModelError(
                 f"node {node.name!r} ({node.op_type}) makes a tensor of shape {list(shape)}; at most {MAX_ELEMENTS} "
@@ -211,7 +216,7 @@ class _Walk:
             return onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), kinds, data, opset_imports=self.imports
             )
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             detail = " ".join(str(error).split())[:200]
             raise ModelError(f"node {node.name!r} ({node.op_type}) does not fit its inputs: {detail}") from error
 
@@ -247,6 +252,29 @@ def _symbolic(low: Concrete | None, high: Concrete | None) -> ir.Shape | None:
     return ir.Shape(dims)
 
 
+def rehearse(model: ir.Model, image: ir.Value, shape: Sequence[int | None]) -> None:
+    """
+    Walk a graph once, changing nothing, and refuse what `annotate` would.
+
+    onnx's own passes over a whole graph end the process where a size comes out negative; after this they may be called.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        At any opset.
+    image : onnx_ir.Value
+        The image input.
+    shape : sequence of int or None
+        The shape of `image`; None (first place) for a free batch.
+
+    Raises
+    ------
+    ModelError
+        If an operator does not fit its inputs, or a tensor would be absurdly large or of negative size.
+    """
+    _Walk(model, image, shape, _PROBES[0])
+
+
 def annotate(model: ir.Model, image: ir.Value, shape: Sequence[int | None]) -> None:
     """
     Give every value of `model` its shape and element type, and fold its constants, in place.
@@ -263,7 +291,7 @@ def annotate(model: ir.Model, image: ir.Value, shape: Sequence[int | None]) -> N
     Raises
     ------
     ModelError
-        If an operator does not fit its inputs, or a tensor would be absurdly large.
+        If an operator does not fit its inputs, or a tensor would be absurdly large or of negative size.
     """
     walks = [_Walk(model, image, shape, batch) for batch in _PROBES]
     low, high = walks

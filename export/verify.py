@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from camrt.errors import MissingExtraError, ModelError
+from camrt.errors import MissingExtraError, ModelError, NumericError
 
 from .bundle import Program, Source
 from .load import Classifier
@@ -44,7 +44,19 @@ def run(model: bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] |
     -------
     list of ndarray
         In the order of `outputs`.
+
+    Raises
+    ------
+    MissingExtraError
+        If ONNX Runtime is not installed.
+    ModelError
+        If it does not run the graph.
     """
+    return _run(_open(model), feeds, outputs)
+
+
+def _open(model: bytes | str) -> Any:
+    """Return a session on the CPU."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -52,9 +64,34 @@ def run(model: bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] |
             "verification runs the model and needs ONNX Runtime: pip install 'camrt[cpu]'"
         ) from error
     options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return list(session.run(outputs, dict(feeds)))
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load this model: {_detail(error)}") from error
+
+
+def _run(session: Any, feeds: Mapping[str, Array], outputs: Sequence[str] | None) -> list[Array]:
+    """Run a session once."""
+    try:
+        return list(session.run(outputs, dict(feeds)))
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run this model: {_detail(error)}") from error
+
+
+def _detail(error: Exception) -> str:
+    """Return ONNX Runtime's message as one line of bearable length."""
+    return " ".join(str(error).split())[:240]
+
+
+def _run_given(classifier: Classifier, name: str, x: Array) -> Array:
+    """Run the model as given at the batch its file declares, as often as it takes."""
+    session = _open(classifier.given)
+    declared = next(value.shape[0] for value in session.get_inputs() if value.name == name)
+    size = declared if isinstance(declared, int) and declared > 0 else len(x)
+    rows = np.arange(-(-len(x) // size) * size) % len(x)  # the last batch is filled up
+    parts = [_run(session, {name: x[rows[i : i + size]]}, [classifier.output])[0] for i in range(0, len(rows), size)]
+    return np.concatenate(parts)[: len(x)] if len(parts) > 1 or len(rows) != len(x) else parts[0]
 
 
 def _model(program: Program) -> bytes | str:
@@ -110,12 +147,17 @@ def check_parity(classifier: Classifier, source: Source, x: Array) -> dict[str, 
     ------
     ModelError
         If they differ by more than float32 explains.
+    NumericError
+        If the given model's own scores are not finite.
     """
-    want = run(classifier.given, {source.manifest.input["name"]: x}, [classifier.output])[0]
+    want = _run_given(classifier, source.manifest.input["name"], x)
+    if not np.isfinite(want).all():
+        raise NumericError("the model as given makes NaN or infinity of a plausible input: repair the model")
     (got,) = run(_model(source.program("forward")), {"x": x})
     got = _apply_head(got.astype(np.float64), classifier.head)
     want = want.astype(np.float64).reshape(got.shape)
-    worst = float(np.abs(got - want).max())
+    with np.errstate(invalid="ignore"):  # infinities are caught below
+        worst = float(np.abs(got - want).max())
     scale = float(np.abs(want).max())
     figures = {"max_abs": worst, "max_rel": worst / scale if scale else worst, "batch": len(x)}
     tolerance = PARITY if str(x.dtype) != "float16" else 2e-2

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ..atomic import write_bytes
 from ..comparison import grid_of
-from ..explainer import Explainer, load
+from ..explainer import Explainer
 from ..explanation import Explanation
+from ..opening import load
 from ..render import png
 from ..report import Figure, Section, Table, provenance, write_report
 from . import MODEL

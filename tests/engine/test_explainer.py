@@ -302,16 +302,6 @@ def test_mistakes_are_one_line_that_says_what_to_do() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_labels_must_be_one_a_class() -> None:
-    with pytest.raises(TargetError, match="5 labels"):
-        explainer(labels=["a", "b"])
-
-
-def test_another_precision_is_refused_and_never_approximated() -> None:
-    with pytest.raises(MethodError, match="float32"):
-        explainer(precision="float16")
-
-
 def test_an_image_that_overflows_the_model_is_named() -> None:
     x = tiny.images(2)
     x[1] = 3e38

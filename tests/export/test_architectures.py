@@ -131,6 +131,7 @@ def figures(case: Case) -> Figures:
 
 
 def test_the_gradient_at_the_default_layer_is_that_of_float64_autograd(figures: Figures) -> None:
+    assert figures.logits <= 1e-4  # the oracle computes what ONNX Runtime does
     assert figures.layer.max() <= 1e-4
 
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from camrt.errors import MissingRuleError
-from camrt.export.backward import between, sweep
+from camrt.errors import MissingRuleError, ModelError
+from camrt.export.backward import between, downstream, reads, sweep, upstream
 from camrt.export.vjp import RULES
 from camrt.export.vjp.emit import Emit
 from camrt.export.vjp.table import Rule
@@ -97,3 +97,31 @@ def test_a_rule_that_gives_the_wrong_number_of_cotangents_is_caught() -> None:
     y = shaped(e.Sin(x), x)
     with pytest.raises(AssertionError, match="2 cotangents for 1 inputs"):
         sweep(graph, {y: g}, [x], {"Sin": Rule(lambda e, n, g: (g, g))})
+
+
+def test_a_rule_that_fails_is_told_as_an_operator_that_contradicts_itself() -> None:
+    """Attributes of a hostile file need not fit its shapes; what NumPy says of that helps nobody."""
+    graph, e, x, g = start("N", 3)
+    y = shaped(e.Sin(x), x)
+
+    for error in (ValueError, IndexError, ZeroDivisionError):
+
+        def fail(*_: object, error: type[Exception] = error) -> tuple[None]:
+            raise error("cannot reshape\nthis")
+
+        with pytest.raises(ModelError, match=r"operator Sin at node 'net/Sin_1' \(cannot reshape this\)"):
+            sweep(graph, {y: g}, [x], {"Sin": Rule(fail)})
+
+
+def test_graphs_inside_a_node_are_read_too() -> None:
+    graph, e, x, _ = start("N", 3)
+    y = shaped(e.Sin(x), x)
+    inner = ir.node("Cos", [y], name="inner")
+    branch = ir.Graph([], [inner.outputs[0]], nodes=[inner], name="branch")
+    cond = e.const(np.array(True))
+    choice = ir.node("If", [cond], {"then_branch": branch, "else_branch": branch.clone(allow_outer_scope_values=True)})
+    graph.append(choice)
+    assert y in set(reads(choice))
+    assert choice.outputs[0] in downstream(graph, [x])
+    assert x in upstream(graph, choice.outputs)
+    assert choice in between(graph, [y], choice.outputs)

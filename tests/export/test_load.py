@@ -272,6 +272,40 @@ def test_an_open_input_size_is_filled_in_and_a_fixed_one_is_kept() -> None:
     assert "size=(9, 9) does not fit" in refusal(tiny(), size=(9, 9))
 
 
+@pytest.mark.parametrize("opset", [11, 18])
+def test_an_input_too_small_for_the_network_is_refused_before_it_can_end_the_process(opset: int) -> None:
+    """onnx's shape inference aborts where a Slice meets a negative size."""
+    body = f"{CONV} q = MaxPool<kernel_shape=[20, 20]>(a) s = Slice(q, from, to, rows) {HEAD.replace('(a)', '(s)')}"
+    weights = {"from": np.array([0]), "to": np.array([9]), "rows": np.array([2])}
+    assert "would make a tensor of shape" in refusal(tiny(body, weights=weights, opset=opset))
+    assert dims(load(tiny(body, weights=weights, opset=opset, x="float[N,3,H,W] x"), size=(32, 40)).x) == (
+        "N",
+        3,
+        32,
+        40,
+    )
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_sizes_below_one_stand_for_open_ones(opset: int) -> None:
+    """Some exporters write -1 or 0 for the batch."""
+    for batch in (-1, 0):
+        model = onnx.load_from_string(tiny(opset=opset))
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        assert dims(load(model.SerializeToString()).logits) == ("N", 5)
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_sizes_noted_inside_the_file_are_not_believed(opset: int) -> None:
+    """Whoever changes a model's input size by hand leaves the others as they were."""
+    model = onnx.load_from_string(tiny(opset=opset))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["N", 4, 99, 99]))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 77
+    classifier = load(model.SerializeToString())
+    assert classifier.classes == 5
+    assert dims(next(v for node in classifier.model.graph for v in node.outputs if v.name == "a")) == ("N", 4, 8, 8)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_weight_that_is_no_number_is_refused(bad: float) -> None:
     with pytest.raises(NumericError, match="weight 'b1' holds 2 NaN or infinite numbers of 4"):

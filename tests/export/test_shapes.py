@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from camrt.errors import ModelError
-from camrt.export.shapes import BATCH, annotate
+from camrt.export.shapes import BATCH, annotate, rehearse
 from camrt.export.vjp.emit import dims
 from tests.export.onnx_text import CONV, HEAD, classifier
 from tests.export.onnx_text import TINY as WEIGHTS
@@ -186,6 +186,24 @@ def test_operators_that_do_not_fit_their_inputs_are_named(body: str) -> None:
     with pytest.raises(ModelError, match=r"node '.*' \(\w+\) does not fit its inputs") as caught:
         annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
     assert "\n" not in str(caught.value)
+
+
+def test_a_rehearsal_refuses_what_finding_shapes_would_and_changes_nothing() -> None:
+    given = classifier(BODIES["where"], {**WEIGHTS, **EXTRA})
+    model = ir.from_proto(given)
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    rehearse(model, model.graph.inputs[0], [None, 3, 8, 8])
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+    with pytest.raises(ModelError, match="does not fit its inputs"):
+        rehearse(model, model.graph.inputs[0], [None, 3, 8, 8, 2])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_a_size_that_comes_out_negative_is_refused(op: str) -> None:
+    body = f"{CONV} q = {op}<kernel_shape=[20, 20]>(a) {HEAD.replace('(a)', '(q)')}"
+    model = ir.from_proto(classifier(body, WEIGHTS))
+    with pytest.raises(ModelError, match=rf"\({op}\) would make a tensor of shape .*: the model's input is too small"):
+        annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
 
 
 def test_an_operator_newer_than_the_opset_is_named() -> None:

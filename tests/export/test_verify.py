@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from camrt.errors import ModelError
+from camrt.errors import ModelError, NumericError
 from camrt.export import open_model
 from camrt.export.bundle import Layer, Manifest, Program
 from camrt.export.live import Live
@@ -75,6 +75,26 @@ def test_right_programs_of_a_transformer_pass(heads: int) -> None:
     assert max(f["rel_error"] for f in figures["gradient"].values()) <= 1e-2
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_file_that_declares_one_batch_size_is_compared_at_that(batch: int) -> None:
+    """Its programs run at any batch; ONNX Runtime refuses the file itself at another than its own."""
+    live = open_model(tiny(x=f"float[{batch},3,8,8] x", y=f"float[{batch},5] y"))
+    assert live.manifest.batch is None
+    assert verify(live.classifier, live, ["a"])["parity"]["max_rel"] <= 1e-6
+    assert check_parity(live.classifier, live, picture(7))["batch"] == 7
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_said_so_in_one_line() -> None:
+    for data, feeds, said in (
+        (b"no model", {}, "cannot load this model"),
+        (tiny(), {"x": picture()[:, :2]}, "cannot run this model"),
+        (tiny(), {}, "cannot run this model"),
+    ):
+        with pytest.raises(ModelError, match=said) as caught:
+            run(data, feeds)
+        assert "\n" not in str(caught.value)
+
+
 def test_gradients_are_left_out_where_none_are_wanted() -> None:
     live = open_model(tiny())
     assert set(verify(live.classifier, live, ["a"], gradients=False)) == {"parity"}
@@ -85,6 +105,12 @@ def test_a_forward_program_that_computes_something_else_is_caught() -> None:
     source = Mixed(right, other(), "forward")
     with pytest.raises(ModelError, match=r"differs from the model as given by .* please report the model"):
         check_parity(right.classifier, source, picture())
+
+
+def test_a_model_whose_own_scores_are_no_numbers_is_refused_as_such() -> None:
+    live = open_model(tiny(f"{CONV} k = Log(a) {HEAD.replace('(a)', '(k)')}"))  # of zero, wherever a ReLU is off
+    with pytest.raises(NumericError, match="the model as given makes NaN or infinity of a plausible input"):
+        verify(live.classifier, live, ["a"])
 
 
 @pytest.mark.parametrize("scale", [-1, 0.9, 1.1])

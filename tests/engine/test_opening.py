@@ -1,0 +1,113 @@
+"""Opening a model: who decides on labels and preprocessing, and what is refused."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import camrt
+from camrt.errors import BundleError, ImageError, MethodError, MissingExtraError, ModelError, TargetError
+from camrt.export.write import export
+from camrt.opening import KEPT
+from tests import tiny
+
+OWN = {
+    "labels": json.dumps(["v", "w", "x", "y", "z"]),
+    "preprocess": json.dumps({"preset": "half", "resize": "squash"}),
+}
+
+
+def with_metadata(**entries: str) -> bytes:
+    """Return a tiny model whose file carries metadata."""
+    model = onnx.load_from_string(tiny.gap())
+    onnx.helper.set_model_props(model, entries)
+    return bytes(model.SerializeToString())
+
+
+def test_the_caller_comes_before_the_file_and_the_file_before_a_guess() -> None:
+    guessed = camrt.load(tiny.gap())
+    assert guessed.labels == ()
+    assert guessed.preprocess.name == "imagenet"
+    own = camrt.load(with_metadata(**OWN))
+    assert own.labels == ("v", "w", "x", "y", "z")
+    assert (own.preprocess.mean, own.preprocess.resize) == ((0.5, 0.5, 0.5), "squash")
+    told = camrt.load(with_metadata(**OWN), labels=list("abcde"), preprocess="unit")
+    assert told.labels == tuple("abcde")
+    assert told.preprocess.name == "unit"
+
+
+def test_a_bundle_keeps_labels_and_preprocessing(tmp_path: Path) -> None:
+    preprocess = camrt.load(tiny.gap(), preprocess="half").preprocess
+    export(tiny.gap(), tmp_path / "b", labels=list("abcde"), preprocess=preprocess.to_dict())
+    kept = camrt.load(tmp_path / "b")
+    assert kept.labels == tuple("abcde")
+    assert kept.preprocess == preprocess
+    assert kept.preprocess_reason == KEPT
+    assert camrt.load(tmp_path / "b", preprocess="unit").preprocess.name == "unit"
+
+
+def test_labels_must_be_one_a_class_and_foreign_metadata_is_left_alone() -> None:
+    with pytest.raises(TargetError, match="5 labels"):
+        camrt.load(tiny.gap(), labels=["a", "b"])
+    assert camrt.load(with_metadata(labels=json.dumps(["only", "two"]))).labels == ()
+
+
+def test_a_partial_preprocess_is_completed_from_the_model_and_a_wrong_one_refused() -> None:
+    opened = camrt.load(tiny.gap(), preprocess={"preset": "caffe", "resize": "squash"})
+    assert (opened.preprocess.size, opened.preprocess.color) == (tiny.SIZE, "bgr")
+    with pytest.raises(ImageError, match="imagenet"):
+        camrt.load(tiny.gap(), preprocess="kodachrome")
+    with pytest.raises(ImageError):
+        camrt.load(tiny.gap(), preprocess={"preset": "half", "size": (5, 5)})
+
+
+def test_another_precision_is_refused_and_never_approximated() -> None:
+    with pytest.raises(MethodError, match="float32"):
+        camrt.load(tiny.gap(), precision="float16")
+
+
+def test_what_is_no_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a bundle"):
+        camrt.load(tmp_path)
+    with pytest.raises(ModelError, match="not there"):
+        camrt.load(tmp_path / "missing.onnx")
+    with pytest.raises(ModelError, match="ONNX"):
+        camrt.load(b"\x00\x01\x02")
+
+
+def test_a_raw_model_without_the_exporter_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    real = builtins.__import__
+
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] in ("onnx", "onnx_ir"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+        return real(name, *args, **kwargs)
+
+    for name in [
+        n
+        for n in sys.modules
+        if n.startswith(("camrt.export.", "onnx")) and n != "onnxruntime" and not n.startswith("onnxruntime.")
+    ]:
+        if name not in ("camrt.export.bundle", "camrt.export.names"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(sys.modules["camrt.export"], "live", raising=False)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r"camrt\[export\]"):
+        camrt.load(b"model")
+
+
+def test_the_models_own_file_is_never_changed(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny.gap())
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    camrt.load(path, preprocess="half").explain(np.zeros((1, 3, *tiny.SIZE), "f4"))
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert list(tmp_path.iterdir()) == [path]
