@@ -22,7 +22,6 @@ from camrt.export.bundle import Layer, Program
 from camrt.export.live import Live
 from tests.export.onnx_in_torch import gradients
 
-
 __all__ = ["Figures", "canonical", "errors", "judge", "run_program"]
 
 Array = np.ndarray[Any, Any]
