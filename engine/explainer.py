@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camrt.export.bundle import Layer, Manifest, Source
+from camrt.export.manifest import Layer, Manifest, Source
 
 from . import targets as target_table
 from .errors import LayerError, MethodError, TargetError

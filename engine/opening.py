@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from camrt.export.bundle import Manifest, Source, read
+from camrt.export.bundle import read
+from camrt.export.manifest import Manifest, Source
 
 from .errors import MethodError, MissingExtraError, TargetError
 from .explainer import Explainer

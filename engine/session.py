@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camrt.export.bundle import Program, Source
+from camrt.export.manifest import Program, Source
 
 from .errors import MissingExtraError, NumericError, ProviderError
 
@@ -222,7 +222,7 @@ class Sessions:
         Parameters
         ----------
         kind : str
-            The program, as in `camrt.export.bundle.Program`.
+            The program, as in `camrt.export.manifest.Program`.
         layers : sequence of str
             Its layers.
         feeds : mapping of str to ndarray

@@ -8,8 +8,9 @@ Turn a classifier into the programs a class activation map needs.
     vjp/       the gradient rule table, one file a family       backward  the sweep through it
     programs   graphs cut and grown for one purpose             verify  run them, compare
     live       programs from memory        write, bundle  programs in a folder        from_torch  nn.Module in
+    manifest   what is known of a model    maps           methods inside the graph
 
-`bundle` and `names` need the standard library alone; everything else needs onnx and onnx-ir (extra ``export``) and is
+`bundle`, `manifest` and `names` need the standard library alone; everything else needs onnx and onnx-ir (extra ``export``) and is
 imported on first use.
 """
 

@@ -18,8 +18,8 @@ import onnx_ir as ir
 from camrt.errors import LayerError
 
 from .backward import downstream, reads, upstream
-from .bundle import Layer
 from .load import Classifier
+from .manifest import Layer
 from .names import module_path, pick
 from .vjp.emit import constant, dims
 

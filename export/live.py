@@ -1,7 +1,7 @@
 """
 A model in memory as a source of programs: each is built when it is first asked for.
 
-In: a `Classifier`. Out: what a bundle on disk offers too (`camrt.export.bundle.Source`), so that the engine does not
+In: a `Classifier`. Out: what a bundle on disk offers too (`camrt.export.manifest.Source`), so that the engine does not
 care which of the two it runs.
 """
 
@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from camrt.errors import ModelError
 
-from .bundle import Layer, Manifest, Program
 from .layers import find, linear_layers, resolve
 from .load import Classifier, load
+from .manifest import Layer, Manifest, Program
 from .programs import KINDS, build
 from .vjp.emit import Emit, dims
 

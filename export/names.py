@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from camrt.errors import LayerError
 
-from .bundle import Layer
+from .manifest import Layer
 
 __all__ = ["module_path", "pick"]
 

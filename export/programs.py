@@ -32,9 +32,9 @@ import onnx_ir.passes.common as passes
 from camrt.errors import LayerError
 
 from .backward import downstream, reads, sweep, upstream
-from .bundle import Layer, Program
 from .layers import value_of
 from .load import Classifier
+from .manifest import Layer, Program
 from .maps import ASSUMES_POSITIVE, MAPS, is_signed
 from .vjp import RULES
 from .vjp.emit import Emit, described, dims

@@ -14,8 +14,8 @@ import numpy as np
 
 from camrt.errors import MissingExtraError, ModelError, NumericError
 
-from .bundle import Program, Source
 from .load import Classifier
+from .manifest import Program, Source
 
 __all__ = ["check_gradient", "check_parity", "verify"]
 

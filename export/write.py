@@ -19,9 +19,10 @@ import onnx_ir as ir
 
 from camrt.errors import InputError
 
-from .bundle import WEIGHTS, Bundle, Program, check_free, write
+from .bundle import WEIGHTS, Bundle, check_free, write
 from .live import Live, manifest_of
 from .load import load
+from .manifest import Program
 from .programs import KINDS, build
 from .verify import verify
 

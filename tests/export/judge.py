@@ -18,8 +18,8 @@ import onnx
 import onnxruntime
 import torch
 
-from camrt.export.bundle import Layer, Program
 from camrt.export.live import Live
+from camrt.export.manifest import Layer, Program
 from tests.export.onnx_in_torch import gradients
 
 __all__ = ["Figures", "canonical", "errors", "judge", "run_program"]

@@ -16,8 +16,8 @@ import onnx
 import pytest
 import torch
 
-from camrt.export.bundle import Layer
 from camrt.export.live import Live, open_model
+from camrt.export.manifest import Layer
 from camrt.export.verify import check_gradient, check_parity
 from tests.export.architectures import SIDE, build, exported
 from tests.export.judge import Figures, canonical, errors, judge, run_program

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from camrt.errors import BundleError, LayerError, OutputError
-from camrt.export.bundle import SCHEMA, Bundle, Layer, Manifest, Program, read, write
+from camrt.export.bundle import SCHEMA, Bundle, read, write
+from camrt.export.manifest import Layer, Manifest, Program
 
 LAYERS = (
     Layer("c", "stem", "Conv", "stem.conv", ("N", 4, 8, 8), "nchw", 4, (8, 8), reason="because"),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from camrt.errors import LayerError
-from camrt.export.bundle import Layer
 from camrt.export.layers import AUTO_TORCHCAM, find, linear_layers, resolve, value_of
 from camrt.export.load import load
+from camrt.export.manifest import Layer
 from tests.export.onnx_text import CONV, HEAD, tiny, tokens
 
 POOLED = "p = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(a)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from camrt.errors import LayerError
-from camrt.export.bundle import Layer
+from camrt.export.manifest import Layer
 from camrt.export.names import module_path, pick
 
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -11,8 +11,8 @@ import pytest
 
 from camrt.errors import ModelError, NumericError
 from camrt.export import open_model
-from camrt.export.bundle import Layer, Manifest, Program
 from camrt.export.live import Live
+from camrt.export.manifest import Layer, Manifest, Program
 from camrt.export.verify import check_gradient, check_parity, run, sample, verify
 from tests.export.onnx_text import CONV, HEAD, TINY, tiny, tokens
 
