@@ -73,7 +73,10 @@ def input_shape(onnx: Path) -> Mapping[str, object]:
     """
     import onnxruntime
 
-    inputs = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"]).get_inputs()
+    try:
+        inputs = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"]).get_inputs()
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime cannot open {onnx.name}: {' '.join(str(error).split())[:200]}") from error
     n, *rest = inputs[0].shape
     if len(inputs) != 1 or len(rest) != 3 or not all(isinstance(d, int) for d in rest) or "float" not in inputs[0].type:
         raise ValueError(f"{onnx.name} does not take one float picture of a known size")

@@ -140,7 +140,6 @@ class Session:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.enable_mem_pattern = False  # a pattern is planned a batch size, and kept: memory would grow with each
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads is None else "0")
         if threads is not None:
             options.intra_op_num_threads = threads

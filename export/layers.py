@@ -23,7 +23,7 @@ from .manifest import Layer
 from .names import module_path, pick
 from .vjp.emit import constant, dims
 
-__all__ = ["find", "linear_layers", "resolve", "value_of"]
+__all__ = ["find", "is_global_average", "linear_layers", "resolve", "value_of"]
 
 AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid, pooling included
 _MAX_PREFIX = 16  # class token, distillation token, registers
@@ -316,7 +316,7 @@ def linear_layers(classifier: Classifier, layers: Sequence[Layer]) -> tuple[str,
         if len(moving) != 1 or moving[0] is not node.inputs[0]:
             break
         source = moving[0]
-        if not is_pooled and source.name in known and _is_global_average(node, known[source.name]):
+        if not is_pooled and source.name in known and is_global_average(node, known[source.name]):
             is_pooled = True
         elif not (node.op_type in _LINEAR_STEPS and not is_pooled) and not _is_pointwise(node):
             break
@@ -324,8 +324,22 @@ def linear_layers(classifier: Classifier, layers: Sequence[Layer]) -> tuple[str,
     return tuple(found)
 
 
-def _is_global_average(node: ir.Node, layer: Layer) -> bool:
-    """Tell whether a node averages the whole grid of `layer`."""
+def is_global_average(node: ir.Node, layer: Layer) -> bool:
+    """
+    Tell whether a node averages the whole grid of a layer.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        A node that reads the layer.
+    layer : Layer
+        The layer.
+
+    Returns
+    -------
+    bool
+        True for global average pooling in any of the forms exporters write.
+    """
     if layer.layout == "tokens":
         return False
     if node.op_type == "GlobalAveragePool":

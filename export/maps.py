@@ -5,7 +5,8 @@ One small function a method, for the definitions that need nothing but A and G o
 raw map hands (h, w) numbers an image to the caller instead of 2 K (h, w), and its reductions run in ONNX Runtime. The
 NumPy form in `camrt.methods` is the specification; a test holds the two together.
 
-In: the emitter and (N, K, h, w) values. Out: the signed raw map (N, h, w), before ReLU and scaling.
+In: the emitter, activations (N, K, h, w), and their gradient of the same shape, or (N, K, 1, 1) where it is the same at
+every position, as before global average pooling. Out: the signed raw map (N, h, w), before ReLU and scaling.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .vjp.emit import Emit, dims
 
 __all__ = ["ASSUMES_POSITIVE", "MAPS", "MapFunction", "in_graph", "is_signed"]
 
+CANCELS = 4e-6  # of gradcampp's denominator: a millionth of its two terms, which both have size 2 where they cancel
 MapFunction = Callable[[Emit, ir.Value, ir.Value], ir.Value]
 MAPS: dict[str, MapFunction] = {}
 ASSUMES_POSITIVE: set[str] = set()  # methods that need A >= 0: their programs also tell where it is not
@@ -76,41 +78,48 @@ def _weighted(e: Emit, acts: ir.Value, weights: ir.Value) -> ir.Value:
     return e.Reshape(product, e.const([-1, int(h), int(w)]))
 
 
-def _summed(e: Emit, product: ir.Value) -> ir.Value:
-    """Return the sum over K of an element-wise product."""
-    return e.ReduceSum(product, e.const([1]), keepdims=0)
+def _is_uniform(grads: ir.Value) -> bool:
+    """Tell a gradient that is the same at every position, given as (N, K, 1, 1)."""
+    return dims(grads)[2:] == (1, 1)
+
+
+def _combined(e: Emit, acts: ir.Value, weights: ir.Value, is_uniform: bool) -> ir.Value:
+    """Return the sum over K of element-wise weights times activations; uniform weights make it a matrix product."""
+    return _weighted(e, acts, weights) if is_uniform else e.ReduceSum(e.Mul(weights, acts), e.const([1]), keepdims=0)
 
 
 @in_graph("gradcam")
 def gradcam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
     """Sum over k of mean(G_k) A_k (Selvaraju 2017, eqs. 1-2)."""
-    return _weighted(e, acts, e.ReduceMean(grads, e.const([2, 3]), keepdims=1))
+    return _weighted(e, acts, grads if _is_uniform(grads) else e.ReduceMean(grads, e.const([2, 3]), keepdims=1))
 
 
 @in_graph("hirescam")
 def hirescam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
     """Sum over k of G_k A_k, element by element (Draelos and Carin 2020)."""
-    return _summed(e, e.Mul(grads, acts))
+    return _combined(e, acts, grads, _is_uniform(grads))
 
 
 @in_graph("elementwisecam")
 def elementwisecam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
     """Sum over k of ReLU(G_k A_k) (pytorch-grad-cam)."""
-    return _summed(e, e.Relu(e.Mul(grads, acts)))
+    return e.ReduceSum(e.Relu(e.Mul(grads, acts)), e.const([1]), keepdims=0)
 
 
 @in_graph("layercam", assumes_positive=True)
 def layercam(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
     """Sum over k of ReLU(G_k) A_k (Jiang 2021)."""
-    return _summed(e, e.Mul(e.Relu(grads), acts))
+    return _combined(e, acts, e.Relu(grads), _is_uniform(grads))
 
 
 @in_graph("gradcampp", assumes_positive=True)
 def gradcampp(e: Emit, acts: ir.Value, grads: ir.Value) -> ir.Value:
     """w_k = sum over g > 0 of g / (2 + g sum(A_k)), cells whose denominator cancels left out (Chattopadhay 2018, eq. 19)."""
     positive = e.Relu(grads)
-    term = e.Mul(positive, e.ReduceSum(acts, e.const([2, 3]), keepdims=1))
-    denominator = e.Add(term, e.scalar(2, acts))
-    cancels = e.LessOrEqual(e.Abs(denominator), e.Mul(e.Add(e.Abs(term), e.scalar(2, acts)), e.scalar(1e-6, acts)))
-    ratio = e.Where(cancels, e.scalar(0, acts), e.Div(positive, e.Where(cancels, e.scalar(1, acts), denominator)))
-    return _weighted(e, acts, e.ReduceSum(ratio, e.const([2, 3]), keepdims=1))
+    denominator = e.Add(e.Mul(positive, e.ReduceSum(acts, e.const([2, 3]), keepdims=1)), e.scalar(2, acts))
+    cancels = e.LessOrEqual(e.Abs(denominator), e.scalar(CANCELS, acts))
+    ratio = e.Div(positive, e.Where(cancels, e.scalar(float("inf"), acts), denominator))
+    if not _is_uniform(grads):
+        return _weighted(e, acts, e.ReduceSum(ratio, e.const([2, 3]), keepdims=1))
+    _, _, h, w = dims(acts)
+    return _weighted(e, acts, e.Mul(ratio, e.scalar(int(h) * int(w), acts)))

@@ -32,7 +32,7 @@ import onnx_ir.passes.common as passes
 from camrt.errors import LayerError
 
 from .backward import downstream, reads, sweep, upstream
-from .layers import value_of
+from .layers import is_global_average, value_of
 from .load import Classifier
 from .manifest import Layer, Program
 from .maps import ASSUMES_POSITIVE, MAPS, is_signed
@@ -294,6 +294,18 @@ def _gradient(draft: _Draft) -> None:
     _give_activations(draft)
 
 
+def _unexpanded(draft: _Draft, layer: Layer, g: ir.Value) -> ir.Value | None:
+    """Return the (N, K, 1, 1) value that the rule of a global average has spread over the grid of `g`, if it did."""
+    node, users = g.producer(), [use.node for use in draft.values[0].uses()]
+    is_pooled = len(users) == 1 and is_global_average(users[0], layer)
+    if layer.layout != "nchw" or node is None or node.op_type != "Expand" or not is_pooled:
+        return None
+    source = node.inputs[0]
+    if source is not None:
+        described(source, g).shape = ir.Shape([draft.batch, layer.channels, 1, 1])
+    return source
+
+
 def _map(draft: _Draft, method: str) -> None:
     _begin_at_image(draft)
     seed = _target_seed(draft)
@@ -301,7 +313,7 @@ def _map(draft: _Draft, method: str) -> None:
     (g,) = sweep(draft.graph, {draft.logits: seed}, [value], RULES)
     if g is None:
         raise LayerError(_NO_FLOW.format(layer.name))
-    acts, grads = _canonical(draft, layer, value), _canonical(draft, layer, g)
+    acts, grads = _canonical(draft, layer, value), _unexpanded(draft, layer, g) or _canonical(draft, layer, g)
     draft.outputs["map"] = MAPS[method](e, acts, grads)
     draft.outputs["map"].shape = ir.Shape([draft.batch, *layer.grid])
     if method in ASSUMES_POSITIVE:
