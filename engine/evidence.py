@@ -174,7 +174,7 @@ def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients
     return [_from_features(question, named, column, gradients) for column in columns]
 
 
-def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tuple[Evidence, Array, dict[str, Array]]:
+def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tuple[Evidence, dict[str, Array]]:
     """
     Let the graph make a method's raw map, so that neither activations nor gradients leave it.
 
@@ -191,10 +191,9 @@ def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tu
     -------
     evidence : Evidence
         Without activations and gradients.
-    raw : ndarray, shape (N, h, w)
-        The signed raw map.
-    flags : dict of str to ndarray, shape (N,)
-        ``signed_activations`` where the method assumes there are none.
+    named : dict of str to ndarray
+        ``map`` (N, h, w), the signed raw map; ``heat`` (N, H, W) and ``degenerate`` (N,), finished by the default
+        pipeline; ``signed`` (N,) where the method assumes there are no negative activations.
     """
     named = question.sessions.run(f"map_{method}", question.layers, {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]
@@ -208,7 +207,7 @@ def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tu
         _asker(question, column, logits),
         _seeder(question, {}),
     )
-    return evidence, named["map"], {"signed_activations": named["signed"]} if "signed" in named else {}
+    return evidence, named
 
 
 def _asked(column: Sequence[Logit]) -> Array:

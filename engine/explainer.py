@@ -241,7 +241,8 @@ class Explainer:
         """
         layers = self._resolve(layer)
         named = [
-            self._sessions.run("features", layers, {"x": part}) for _, part in self._parts(prepare(images, self.preprocess).x)
+            self._sessions.run("features", layers, {"x": part})
+            for _, part in self._parts(prepare(images, self.preprocess).x)
         ]
         return _by_layer(layers, "activations", named)
 
@@ -383,9 +384,12 @@ class Explainer:
 
     def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Column:
         """Let the graph make the raw map, and finish it."""
-        evidence, raw, flags = map_in_graph(question, column, plan.method.id)
+        evidence, named = map_in_graph(question, column, plan.method.id)
+        raw, heat, flat = named["map"], named["heat"], named["degenerate"]
         check_finite(raw, plan.method.id, plan.names[0])
-        heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
+        if plan.pipeline != "camrt":
+            heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
+        flags = {"signed_activations": named["signed"]} if "signed" in named else {}
         return _Column(evidence, (raw,), heat, flat, flags)
 
     def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:

@@ -23,7 +23,7 @@ from .manifest import Layer
 from .names import module_path, pick
 from .vjp.emit import constant, dims
 
-__all__ = ["find", "is_global_average", "linear_layers", "resolve", "value_of"]
+__all__ = ["find", "is_channels_last", "is_global_average", "linear_layers", "resolve", "value_of"]
 
 AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid, pooling included
 _MAX_PREFIX = 16  # class token, distillation token, registers
@@ -143,6 +143,23 @@ def value_of(model: ir.Model, layer: Layer) -> ir.Value:
     raise LayerError(f"the model has no tensor {layer.name!r}: this layer belongs to another model")
 
 
+def is_channels_last(x: ir.Value) -> bool:
+    """
+    Tell whether an image input has its channels last.
+
+    Parameters
+    ----------
+    x : onnx_ir.Value
+        The image input, rank 4.
+
+    Returns
+    -------
+    bool
+        True for (N, H, W, C) with 1, 3 or 4 channels where (N, C, H, W) would not fit.
+    """
+    return dims(x)[3] in (1, 3, 4) and dims(x)[1] not in (1, 3, 4)
+
+
 # candidates ------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +172,7 @@ def _layouts(classifier: Classifier, on_path: Collection[ir.Value]) -> dict[ir.V
     an operand of the same shape has. After a reshape nothing is known.
     """
     first = classifier.x
-    layouts = {first: "nhwc" if dims(first)[3] in (1, 3, 4) and dims(first)[1] not in (1, 3, 4) else "nchw"}
+    layouts = {first: "nhwc" if is_channels_last(first) else "nchw"}
     for node in classifier.model.graph:
         known = [v for v in reads(node) if v in layouts]
         for value in node.outputs:

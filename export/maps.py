@@ -12,12 +12,14 @@ every position, as before global average pooling. Out: the signed raw map (N, h,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from .vjp.emit import Emit, dims
 
-__all__ = ["ASSUMES_POSITIVE", "MAPS", "MapFunction", "in_graph", "is_signed"]
+__all__ = ["ASSUMES_POSITIVE", "MAPS", "MapFunction", "finished", "in_graph", "is_signed"]
 
 CANCELS = 4e-6  # of gradcampp's denominator: a millionth of its two terms, which both have size 2 where they cancel
 MapFunction = Callable[[Emit, ir.Value, ir.Value], ir.Value]
@@ -68,6 +70,53 @@ def is_signed(e: Emit, acts: ir.Value) -> ir.Value:
         Booleans (N,).
     """
     return e.Less(e.ReduceMin(acts, e.const([1, 2, 3]), keepdims=0), e.scalar(0, acts))
+
+
+def finished(e: Emit, raw: ir.Value, size: tuple[int, int]) -> tuple[ir.Value, ir.Value]:
+    """
+    Take a raw map to a heatmap: ReLU, bilinear resize with half-pixel centres, min-max.
+
+    The resize is a matrix product on either side, which ONNX Runtime does in a quarter of the time of its ``Resize``.
+
+    Parameters
+    ----------
+    e : Emit
+        Receives the nodes.
+    raw : onnx_ir.Value
+        Signed maps (N, h, w).
+    size : tuple of int
+        ``(H, W)``.
+
+    Returns
+    -------
+    heat : onnx_ir.Value
+        In [0, 1], (N, H, W); all zero where degenerate.
+    degenerate : onnx_ir.Value
+        Booleans (N,): ``max - min <= 1e-6 max(abs(max), abs(min))``.
+    """
+    _, h, w = dims(raw)
+    dtype, spatial = e.numpy_dtype(raw), e.const([1, 2])
+    rows, columns = _samples(int(h), size[0]).astype(dtype), _samples(int(w), size[1]).T.astype(dtype)
+    large = e.MatMul(e.const(rows), e.MatMul(e.Relu(raw), e.const(columns)))
+    low, high = e.ReduceMin(large, spatial, keepdims=1), e.ReduceMax(large, spatial, keepdims=1)
+    span = e.Sub(high, low)
+    size_of = e.Max(e.Abs(low), e.Abs(high))
+    is_flat = e.LessOrEqual(span, e.Mul(size_of, e.scalar(1e-12 if dtype == np.float64 else 1e-6, raw)))
+    shifted = e.Sub(large, e.Where(is_flat, high, low))  # a constant map has nothing above its largest value
+    heat = e.Relu(e.Div(shifted, e.Where(is_flat, e.scalar(1, raw), span)))
+    return heat, e.Reshape(is_flat, e.const([-1]))
+
+
+def _samples(n: int, m: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the (m, n) matrix that samples n cells at m half-pixel centres, the border repeated."""
+    matrix = np.zeros((m, n))
+    for t in range(m):
+        place = min(max((2 * t + 1) * n - m, 0), 2 * m * (n - 1))  # in units of a 2m-th of a cell: exact
+        cell, rest = divmod(place, 2 * m)
+        matrix[t, cell] += 1 - rest / (2 * m)
+        if rest:
+            matrix[t, cell + 1] += rest / (2 * m)
+    return matrix
 
 
 def _weighted(e: Emit, acts: ir.Value, weights: ir.Value) -> ir.Value:

@@ -13,7 +13,8 @@ tail              activations.0, context.j       logits
 tail_gradient     activations.0, context.j,      logits, gradients.0
                   seed
 input_gradient    x, seed                        logits, input_gradient
-map_<method>      x, target                      logits, explained, map (N, h, w), signed (N,) where it matters
+map_<method>      x, target                      logits, explained, map (N, h, w), heat (N, H, W), degenerate (N,),
+                                                 signed (N,) where it matters
 ================  =============================  ==========================================================
 
 ``activations.i`` and ``gradients.i`` are always ``(N, K, h, w)``, however the model lays them out. ``context.j`` is what
@@ -32,10 +33,10 @@ import onnx_ir.passes.common as passes
 from camrt.errors import LayerError
 
 from .backward import downstream, reads, sweep, upstream
-from .layers import is_global_average, value_of
+from .layers import is_channels_last, is_global_average, value_of
 from .load import Classifier
 from .manifest import Layer, Program
-from .maps import ASSUMES_POSITIVE, MAPS, is_signed
+from .maps import ASSUMES_POSITIVE, MAPS, finished, is_signed
 from .vjp import RULES
 from .vjp.emit import Emit, described, dims
 
@@ -314,8 +315,14 @@ def _map(draft: _Draft, method: str) -> None:
     if g is None:
         raise LayerError(_NO_FLOW.format(layer.name))
     acts, grads = _canonical(draft, layer, value), _unexpanded(draft, layer, g) or _canonical(draft, layer, g)
-    draft.outputs["map"] = MAPS[method](e, acts, grads)
-    draft.outputs["map"].shape = ir.Shape([draft.batch, *layer.grid])
+    _, a, b, c = (int(d) if isinstance(d, int) else 0 for d in dims(draft.x))
+    size = (a, b) if is_channels_last(draft.x) else (b, c)
+    raw = described(MAPS[method](e, acts, grads), value)
+    raw.shape = ir.Shape([draft.batch, *layer.grid])
+    heat, degenerate = finished(e, raw, size)
+    draft.outputs |= {"map": raw, "heat": described(heat, raw), "degenerate": degenerate}
+    heat.shape, degenerate.shape = ir.Shape([draft.batch, *size]), ir.Shape([draft.batch])
+    degenerate.dtype = ir.DataType.BOOL
     if method in ASSUMES_POSITIVE:
         draft.outputs["signed"] = is_signed(e, acts)
         draft.outputs["signed"].shape = ir.Shape([draft.batch])

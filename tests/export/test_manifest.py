@@ -16,7 +16,9 @@ from tests import tiny
 def manifest() -> Manifest:
     """Return a tiny model's manifest with every kind of field filled."""
     found = open_model(tiny.gap()).manifest
-    return replace(found, labels=("a", "b", "c", "d", "e"), preprocess={"name": "half"}, verification={"parity": {"max_abs": 0.0}})
+    return replace(
+        found, labels=("a", "b", "c", "d", "e"), preprocess={"name": "half"}, verification={"parity": {"max_abs": 0.0}}
+    )
 
 
 def test_a_manifest_survives_json() -> None:

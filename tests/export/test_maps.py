@@ -8,16 +8,17 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import camrt
-from camrt.export.maps import ASSUMES_POSITIVE, MAPS, is_signed
+from camrt.export.maps import ASSUMES_POSITIVE, MAPS, finished, is_signed
 from camrt.export.vjp.emit import Emit
 from camrt.methods import METHODS, raw_map
+from camrt.pipeline import PIPELINES
 from tests import tiny
 
 
 def evaluate(method: str, acts: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Run a method's nodes in float64 in the reference evaluator; also the sign of the activations."""
-    shape = ["N", *acts.shape[1:]]
-    a, g = (ir.Value(name=n, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.DOUBLE)) for n in "ag")
+    double = ir.TensorType(ir.DataType.DOUBLE)
+    a, g = (ir.Value(name=n, shape=ir.Shape(["N", *v.shape[1:]]), type=double) for n, v in (("a", acts), ("g", grads)))
     graph = ir.Graph([a, g], [], nodes=[], opset_imports={"": 18}, name="map")
     e = Emit(graph, "map")
     graph.outputs.extend([MAPS[method](e, a, g), is_signed(e, a)])
@@ -38,6 +39,38 @@ def test_the_graph_and_the_method_agree_in_float64(
     np.testing.assert_allclose(raw, want.array, rtol=1e-10, atol=1e-12)
     if method in ASSUMES_POSITIVE:
         np.testing.assert_array_equal(signed, want.flags["signed_activations"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("grid", "size"), [((7, 7), (224, 224)), ((1, 5), (12, 7)), ((6, 4), (3, 9)), ((1, 1), (8, 8))]
+)
+def test_finishing_in_the_graph_is_the_default_pipeline(
+    grid: tuple[int, int], size: tuple[int, int], dtype: type, rng: np.random.Generator
+) -> None:
+    raw = rng.normal(size=(5, *grid)).astype(dtype)
+    raw[1], raw[2], raw[3] = -1, 0.7, 0  # nothing positive, constant, nothing at all
+    value = ir.Value(
+        name="r", shape=ir.Shape(["N", *grid]), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+    )
+    graph = ir.Graph([value], [], nodes=[], opset_imports={"": 18}, name="finish")
+    graph.outputs.extend(finished(Emit(graph, "f"), value, size))
+    heat, flat = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, {"r": raw})
+    want, degenerate = PIPELINES["camrt"](raw, size, True)
+    np.testing.assert_array_equal(flat, degenerate)
+    assert flat[1:4].all()
+    np.testing.assert_allclose(heat, want, atol=2e-6 if dtype is np.float32 else 1e-12)
+    if grid != (1, 1):
+        assert heat[0].max() == 1
+        assert heat[0].min() == 0
+
+
+def test_a_uniform_gradient_may_stay_unexpanded(rng: np.random.Generator) -> None:
+    acts, grads = rng.normal(size=(3, 5, 4, 6)), rng.normal(size=(3, 5, 1, 1))
+    for method in sorted(MAPS):
+        short, _ = evaluate(method, acts, grads)
+        full, _ = evaluate(method, acts, np.broadcast_to(grads, acts.shape).copy())
+        np.testing.assert_allclose(short, full, rtol=1e-10, atol=1e-12)
 
 
 def test_a_cell_whose_denominator_cancels_counts_nothing_in_either() -> None:

@@ -139,7 +139,7 @@ def test_every_program_is_a_valid_model_with_the_documented_inputs_and_outputs(n
         "tail": (("activations.0", *context), ("logits",)),
         "tail_gradient": (("activations.0", *context, "seed"), ("logits", "gradients.0")),
         "input_gradient": (("x", "seed"), ("logits", "input_gradient")),
-    }.get(kind, (("x", "target"), ("logits", "explained", "map", *signed)))
+    }.get(kind, (("x", "target"), ("logits", "explained", "map", "heat", "degenerate", *signed)))
     assert (program.inputs, program.outputs) == (inputs, outputs)
     assert tuple(v.name for v in model.graph.input) == inputs
     assert tuple(v.name for v in model.graph.output) == outputs
