@@ -193,7 +193,7 @@ def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tu
         Without activations and gradients.
     named : dict of str to ndarray
         ``map`` (N, h, w), the signed raw map; ``heat`` (N, H, W) and ``degenerate`` (N,), finished by the default
-        pipeline; ``signed`` (N,) where the method assumes there are no negative activations.
+        pipeline; ``signed`` (N,) where the method assumes that no activation is negative and the layer does not ensure it.
     """
     named = question.sessions.run(f"map_{method}", question.layers, {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]

@@ -389,7 +389,8 @@ class Explainer:
         check_finite(raw, plan.method.id, plan.names[0])
         if plan.pipeline != "camrt":
             heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
-        flags = {"signed_activations": named["signed"]} if "signed" in named else {}
+        signed = named.get("signed", np.zeros(len(raw), bool))  # not asked where the layer's operator rules it out
+        flags = {"signed_activations": signed} if plan.method.nonnegative else {}
         return _Column(evidence, (raw,), heat, flat, flags)
 
     def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:

@@ -14,7 +14,7 @@ tail_gradient     activations.0, context.j,      logits, gradients.0
                   seed
 input_gradient    x, seed                        logits, input_gradient
 map_<method>      x, target                      logits, explained, map (N, h, w), heat (N, H, W), degenerate (N,),
-                                                 signed (N,) where it matters
+                                                 signed (N,) where the method needs to know
 ================  =============================  ==========================================================
 
 ``activations.i`` and ``gradients.i`` are always ``(N, K, h, w)``, however the model lays them out. ``context.j`` is what
@@ -38,7 +38,7 @@ from .load import Classifier
 from .manifest import Layer, Program
 from .maps import ASSUMES_POSITIVE, MAPS, finished, is_signed
 from .vjp import RULES
-from .vjp.emit import Emit, described, dims
+from .vjp.emit import Emit, constant, described, dims
 
 __all__ = ["KINDS", "build", "context_of"]
 
@@ -307,6 +307,15 @@ def _unexpanded(draft: _Draft, layer: Layer, g: ir.Value) -> ir.Value | None:
     return source
 
 
+def _is_nonnegative(value: ir.Value) -> bool:
+    """Tell a tensor that its own operator keeps from being negative."""
+    node = value.producer()
+    if node is None or node.op_type != "Clip" or len(node.inputs) < 2:
+        return node is not None and node.op_type in ("Relu", "Sigmoid", "HardSigmoid", "Softplus")
+    lowest = constant(node.inputs[1])
+    return lowest is not None and bool(np.all(lowest >= 0))
+
+
 def _map(draft: _Draft, method: str) -> None:
     _begin_at_image(draft)
     seed = _target_seed(draft)
@@ -323,7 +332,7 @@ def _map(draft: _Draft, method: str) -> None:
     draft.outputs |= {"map": raw, "heat": described(heat, raw), "degenerate": degenerate}
     heat.shape, degenerate.shape = ir.Shape([draft.batch, *size]), ir.Shape([draft.batch])
     degenerate.dtype = ir.DataType.BOOL
-    if method in ASSUMES_POSITIVE:
+    if method in ASSUMES_POSITIVE and not _is_nonnegative(value):
         draft.outputs["signed"] = is_signed(e, acts)
         draft.outputs["signed"].shape = ir.Shape([draft.batch])
     _take_rows(draft, seed, draft.outputs["explained"])
