@@ -130,7 +130,7 @@ def test_every_program_is_a_valid_model_with_the_documented_inputs_and_outputs(n
     model = onnx.load_from_string(program.model)
     onnx.checker.check_model(model, full_check=True)
     context = tuple(name for name in live.program("tail", [layer.name]).inputs if name.startswith("context"))
-    is_relu = layer.op in ("Relu", "Clip")  # never negative, so the graph need not tell
+    is_relu = layer.op in ("Relu", "Clip", "Sigmoid")  # never negative, so the graph need not tell
     signed = ("signed",) if kind.removeprefix("map_") in ASSUMES_POSITIVE and not is_relu else ()
     inputs, outputs = {
         "forward": (("x",), ("logits",)),
