@@ -62,7 +62,7 @@ def load(
     size : tuple of int, optional
         ``(H, W)`` for a raw model that leaves them open.
     threads : int, optional
-        Threads within one run; ONNX Runtime decides when None.
+        Threads within one run, which then wait without spinning; ONNX Runtime decides when None.
 
     Returns
     -------
