@@ -84,6 +84,15 @@ def test_gradients_and_activations_are_public_and_agree_with_finite_differences(
     assert opened.gradients(x, 4)["a2"].shape == opened.activations(x)["a2"].shape
 
 
+def test_gradients_of_many_images_belong_to_their_own_targets() -> None:
+    opened, x = explainer(), tiny.images(11)
+    targets = np.arange(11)[:, None] % tiny.CLASSES
+    layer, image = opened.gradients(x, targets)["a2"], opened.input_gradient(x, targets)
+    for i, (target,) in enumerate(targets):
+        np.testing.assert_allclose(layer[i : i + 1], opened.gradients(x[i : i + 1], int(target))["a2"], atol=1e-5)
+        np.testing.assert_allclose(image[i : i + 1], opened.input_gradient(x[i : i + 1], int(target)), atol=1e-5)
+
+
 # targets ---------------------------------------------------------------------------------------------------------
 
 

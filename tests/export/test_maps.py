@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import camrt
@@ -59,6 +61,7 @@ def test_finishing_in_the_graph_is_the_default_pipeline(
     want, degenerate = PIPELINES["camrt"](raw, size, True)
     np.testing.assert_array_equal(flat, degenerate)
     assert flat[1:4].all()
+    assert (heat[1:4] == 0).all()
     np.testing.assert_allclose(heat, want, atol=2e-6 if dtype is np.float32 else 1e-12)
     if grid != (1, 1):
         assert heat[0].max() == 1
@@ -98,3 +101,50 @@ def test_an_explainer_gives_the_same_map_by_either_way(method: str, model: objec
     np.testing.assert_allclose(in_graph.raw[:, 0], in_numpy.raw[:, 0], atol=1e-5 * scale)
     assert set(in_graph.flags) == set(in_numpy.flags)
     np.testing.assert_array_equal(in_graph.targets[:, 0], in_numpy.targets[:, 0])
+
+
+def _edited(position: int, *nodes: onnx.NodeProto, **arrays: np.ndarray) -> bytes:
+    """Return the tiny GAP model with the node at `position` replaced."""
+    model = onnx.load_from_string(tiny.gap())
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*kept[:position], *nodes, *kept[position + 1 :]])
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return bytes(model.SerializeToString())
+
+
+def channels_last() -> bytes:
+    """Return a model whose last layer and its global average have the channels last."""
+    turn = helper.make_node("Transpose", ["c2"], ["t2"], "turn", perm=[0, 2, 3, 1])
+    relu = helper.make_node("Relu", ["t2"], ["a2"], "relu")
+    return _edited(3, turn, relu)
+
+
+def test_a_channels_last_average_is_not_taken_for_a_channels_first_one() -> None:
+    model = onnx.load_from_string(channels_last())
+    place = next(i for i, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    model.graph.node[place].CopyFrom(
+        helper.make_node("ReduceMean", ["a2"], ["pooled"], "mean", axes=[1, 2], keepdims=1)
+    )
+    turned = camrt.load(model.SerializeToString(), preprocess="half")
+    plain, x = camrt.load(tiny.gap(), preprocess="half"), tiny.images(3)
+    assert next(layer.layout for layer in turned.layers if layer.default) == "nhwc"
+    for method in sorted(MAPS):
+        got, want = (e.explain(x, method=method, target=1).raw for e in (turned, plain))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(("lowest", "is_signed"), [(-1.0, True), (0.0, False)])
+def test_a_clip_that_lets_negative_values_through_is_flagged(lowest: float, is_signed: bool) -> None:
+    clip = helper.make_node("Clip", ["c2", "lowest", "highest"], ["a2"], "clip")
+    bounds = {"lowest": np.float32(lowest), "highest": np.float32(6)}
+    model = _edited(3, clip, **{name: np.asarray(value) for name, value in bounds.items()})
+    result = camrt.load(model, preprocess="half").explain(tiny.images(3), method="layercam", target=1)
+    assert (result.flags["signed_activations"] == is_signed).all()
+
+
+@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+def test_every_pipeline_finishes_a_map_of_the_graph_as_one_of_numpy(pipeline: str) -> None:
+    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(3)
+    one, two = (explainer.explain(x, target=t, pipeline=pipeline).heatmaps[:, 0] for t in (2, [2, 0]))
+    np.testing.assert_allclose(one, two, atol=1e-5)
