@@ -10,7 +10,7 @@ program once a column.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,10 @@ class Evidence:
         ``(x, layer index) -> (acts, grads)`` for the same targets at other inputs.
     gradients_of : callable
         ``(seed, layer index) -> grads`` for another cotangent at the same input.
+    column : sequence of Target
+        The target itself, one an image.
+    named : dict of str to ndarray
+        What a run of the ``features`` program gave, empty where there was none.
     """
 
     logits: Array
@@ -118,6 +122,8 @@ class Evidence:
     grads: tuple[Array, ...] | None
     gradients_at: Callable[[Array, int], tuple[Array, Array]]
     gradients_of: Callable[[Array, int], Array]
+    column: Sequence[Target]
+    named: dict[str, Array] = field(default_factory=dict)
 
 
 def plain_column(columns: Sequence[Sequence[Target]]) -> list[Logit] | None:
@@ -200,12 +206,12 @@ def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tu
     evidence = Evidence(
         logits,
         target,
-        logits[np.arange(len(logits)), target].astype(np.float32, copy=False),
-        target_table.describe(column, logits, question.labels),
+        *_of_class(logits, target, question.labels),
         (),
         None,
         _asker(question, column, logits),
         _seeder(question, {}),
+        column,
     )
     return evidence, named
 
@@ -215,20 +221,26 @@ def _asked(column: Sequence[Logit]) -> Array:
     return np.array([-1 if target.index is None else settled(target.index) for target in column], np.int64)
 
 
+def _of_class(logits: Array, target: Array, labels: Sequence[str]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Return the logit and the name of each image's class."""
+    classes = target.tolist()
+    values = np.array([row[index] for row, index in zip(logits, classes, strict=True)], np.float32)
+    return values, tuple(target_table.class_name(index, labels) for index in classes)
+
+
 def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
     """Use the gradient program: forward, seed and gradient in one graph."""
     named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]
-    values = logits[np.arange(len(logits)), target].astype(np.float32, copy=False)
     return Evidence(
         logits,
         target,
-        values,
-        target_table.describe(column, logits, question.labels),
+        *_of_class(logits, target, question.labels),
         question.activations(named),
         question.gradients(named),
         _asker(question, column, logits),
         _seeder(question, {}),
+        column,
     )
 
 
@@ -247,6 +259,8 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
         grads,
         _asker(question, column, logits),
         seeder,
+        column,
+        named,
     )
 
 

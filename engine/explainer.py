@@ -33,6 +33,7 @@ from .methods import Method, resolve, validate
 from .methods.raw import check_finite, raw_map
 from .pipeline import PIPELINES
 from .preprocess import Preprocess
+from .propagation import ways
 from .session import Sessions, runtime
 from .targets import Logit, Target
 
@@ -113,6 +114,7 @@ class Explainer:
         self.preprocess = preprocess
         self.preprocess_reason = preprocess_reason
         self.labels = labels
+        self._plans: dict[tuple[Any, ...], _Plan] = {}  # as many as there are methods, layers and settings
 
     @property
     def manifest(self) -> Manifest:
@@ -319,7 +321,27 @@ class Explainer:
         fuse: str | None,
         eigen_smooth: bool,
     ) -> _Plan:
-        """Check everything that does not depend on the pictures."""
+        """Check everything that does not depend on the pictures; the same request is checked once."""
+        key = (name, variant, layer, pipeline, fuse, eigen_smooth)
+        known = options is None and all(item is None or isinstance(item, str | bool) for item in key)
+        if known and key in self._plans:
+            return self._plans[key]
+        plan = self._checked(name, variant, options, layer, pipeline, fuse, eigen_smooth)
+        if known:
+            self._plans[key] = plan
+        return plan
+
+    def _checked(
+        self,
+        name: str,
+        variant: str | None,
+        options: Mapping[str, object] | None,
+        layer: str | Sequence[str] | None,
+        pipeline: str,
+        fuse: str | None,
+        eigen_smooth: bool,
+    ) -> _Plan:
+        """Make a plan of a request, or say what is wrong with it."""
         method = resolve(name)
         chosen, full = validate(method, variant, options)
         if pipeline not in PIPELINES:
@@ -435,6 +457,8 @@ class Explainer:
             "x": x,
             "gradients_at": partial(_swap, evidence.gradients_at, index),
             "gradients_of": partial(_swap, evidence.gradients_of, index),
+            "piecewise": plan.layers[index].piecewise,
+            **ways(Question(self._sessions, plan.names, x), evidence, index),
         }
 
     def _augmented(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
@@ -474,7 +498,7 @@ class Explainer:
         flag_names = sorted({name for chunk in chunks for column in chunk for name in column.flags})
         raws = [join(lambda c, i=i: c.raws[i]) for i in range(len(plan.layers))]  # type: ignore[misc]
         return Explanation(
-            logits=np.concatenate([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
+            logits=_joined([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
             targets=join(lambda c: c.evidence.target),
             values=join(lambda c: c.evidence.values),
             labels=[row for chunk in chunks for row in zip(*(column.evidence.names for column in chunk), strict=True)],
@@ -518,6 +542,11 @@ class Explainer:
 def _swap(function: Callable[[Array, int], Any], index: int, array: Array) -> Any:
     """Call `function` with the layer's index as its second argument."""
     return function(array, index)
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Put the batches of one array together; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _ids(x: Array) -> npt.NDArray[np.uint64]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ __all__ = [
     "Target",
     "Vector",
     "class_indices",
+    "class_name",
     "describe",
     "parse",
     "pin",
@@ -256,6 +258,25 @@ def describe(column: Column, logits: npt.ArrayLike, labels: Sequence[str] | None
     return tuple(_words(target, labels or None) for target in pin(column, logits))
 
 
+def class_name(index: int, labels: Sequence[str] | None) -> str:
+    """
+    Say a class in words.
+
+    Parameters
+    ----------
+    index : int
+        The class.
+    labels : sequence of str or None
+        Class names, if any are known.
+
+    Returns
+    -------
+    str
+        Its label, or "class 3".
+    """
+    return labels[index] if labels else f"class {index}"
+
+
 def _one(item: Any, n_classes: int, labels: Sequence[str] | None) -> Target:
     """Read one target, and turn its labels into indices."""
     if isinstance(item, str):
@@ -381,9 +402,7 @@ def _pinned(target: Target, scores: Scores) -> Target:
 def _words(target: Target, labels: Sequence[str] | None) -> str:
     """Return a settled target in words."""
 
-    def name(index: int) -> str:
-        """Return a class's label."""
-        return f"class {index}" if labels is None else labels[index]
+    name = partial(class_name, labels=labels)
 
     match target:
         case Vector():

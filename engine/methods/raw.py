@@ -7,6 +7,7 @@ refuses NaN. What comes out is at the layer's resolution, signed and unscaled, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -111,11 +112,7 @@ def check_finite(array: Array, method: str, layer: str) -> None:
     -----
     Cost: one pass over `array`; on a CUDA device one number is read back.
     """
-    with np.errstate(all="ignore"):
-        sums = abs(
-            array.sum(axis=tuple(range(1, array.ndim)))
-        )  # NaN and infinity survive a sum, so a finite sum proves finite terms
-    if bool((sums < np.inf).all()):
+    if not array.size or float(abs(array).max()) < math.inf:  # false for NaN, which survives a maximum
         return
     broken = [index for index, row in enumerate(array) if not bool(abs(row).max() < np.inf)]
     if broken:

@@ -181,6 +181,28 @@ def test_a_fixed_batch_model_gives_the_same_maps() -> None:
     np.testing.assert_allclose(free.explain(x).heatmaps, fixed.explain(x).heatmaps, atol=1e-5)
 
 
+def test_what_was_asked_before_leaves_no_trace_in_later_answers() -> None:
+    opened, x = explainer(), tiny.images(2)
+    requests: list[dict[str, Any]] = [
+        {},
+        {"method": "gradcampp"},
+        {"method": "gradcampp", "variant": "official"},
+        {"layer": "a1"},
+        {"pipeline": "torchcam"},
+        {"eigen_smooth": True},
+        {"layer": ["a1", "a2"], "fuse": "max"},
+        {"method": "smoothgradcampp", "options": {"n": 2, "seed": 1}},
+        {"method": "smoothgradcampp", "options": {"n": 2, "seed": 2}},
+    ]
+    alone = [explainer().explain(x, **request).heatmaps for request in requests]
+    for _ in range(2):
+        for request, want in zip(requests, alone, strict=True):
+            np.testing.assert_array_equal(opened.explain(x, **request).heatmaps, want)
+    for _ in range(2):
+        with pytest.raises(MethodError):
+            opened.explain(x, method="gradcampp", variant="none such")
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
     opened, x = explainer(), tiny.images(2)
     for method in ("smoothgradcampp", "randomcam"):

@@ -17,6 +17,7 @@ from camrt.targets import (
     Target,
     Vector,
     class_indices,
+    class_name,
     describe,
     parse,
     pin,
@@ -228,6 +229,10 @@ def test_targets_are_described_in_words() -> None:
     assert words(Contrast()) == "tiger cat vs. iPod"
     assert words(Contrast(0, (1, 2))) == "tabby, tabby cat vs. 2 classes"
     assert words(Vector([1.0] * 5)) == "vector"
+
+
+def test_a_class_is_called_by_its_label_or_its_number() -> None:
+    assert [class_name(1, LABELS), class_name(1, None), class_name(7, ())] == ["tiger cat", "class 1", "class 7"]
 
 
 def test_softmax_is_offered_here_too() -> None:
