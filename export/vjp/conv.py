@@ -3,19 +3,14 @@ Convolutions: the gradient of each with respect to its data input is a convoluti
 
 At stride 1 the gradient of Conv is again a Conv, with kernels flipped and input and output channels swapped: execution
 providers run it with their best kernels, where ConvTranspose is up to four times slower on depthwise kernels. Beyond
-stride 1 it is a ConvTranspose, always with symmetric pads (the CUDA provider drops others) and a Slice for what is
-left; small strided depthwise kernels are faster as one Conv a phase, woven together (Shi 2016). Weights get no
-gradient; they must not depend on the model's input.
-
-References
-----------
-Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009.
+stride 1 `strided` has convolutions for what networks are made of; the rest is a ConvTranspose, always with symmetric
+pads (the CUDA provider drops others) and a Slice for what is left. Weights get no gradient; they must not depend on
+the model's input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -24,8 +19,10 @@ import onnx_ir as ir
 
 from .emit import Emit, constant, dims
 from .fixed import require_fixed
+from .known import integers, size_of
+from .strided import correlated, without_transpose
 from .table import vjp
-from .window import FAR, Window, extend, interleave, read_window, spatial_slice, static_sizes
+from .window import FAR, Window, extend, read_window, spatial_slice, static_sizes
 
 __all__ = ["transposed"]
 
@@ -41,27 +38,14 @@ def conv(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
     window = read_window(node, [int(k) for k in dims(weights)[2:]], sized=False)
     groups = node.attributes.get_int("group", 1)
     array = constant(weights)
-    if all(s == 1 for s in window.strides) and array is not None:
-        dx = _flipped(e, g, array, window, groups)
-    elif array is not None and array.shape[:2] == (groups, 1) and _weaves_faster(window):
-        dx = _woven(e, g, array, window)
-    else:
+    dx = None
+    if array is not None:
+        dx = without_transpose(e, g, array, window, groups)
+        if dx is None and all(s == 1 for s in window.strides):
+            dx = correlated(e, g, array, window, groups)
+    if dx is None:
         dx = transposed(e, g, weights, window, groups)
     return dx, *[None] * (len(node.inputs) - 1)
-
-
-def _flipped(e: Emit, g: ir.Value, w: Array, window: Window, groups: int) -> ir.Value:
-    """Return the input gradient at stride 1: correlate `g`, padded by extent - 1 - pad, with the kernels turned."""
-    m, c, *kernel = w.shape
-    turned = np.flip(w, tuple(range(2, w.ndim))).reshape(groups, m // groups, c, *kernel).swapaxes(1, 2)
-    turned = turned.reshape(groups * c, m // groups, *kernel)
-    begins = [w - 1 - p for w, p in zip(window.extents, window.begins, strict=True)]
-    ends = [w - 1 - p for w, p in zip(window.extents, window.ends, strict=True)]
-    g = extend(e, g, [min(0, p) for p in begins], [min(0, p) for p in ends])
-    pads = [max(0, p) for p in (*begins, *ends)]
-    return e.Conv(
-        g, e.const(turned, "flipped"), group=groups, dilations=window.dilations, pads=pads, kernel_shape=kernel
-    )
 
 
 def transposed(e: Emit, g: ir.Value, weights: ir.Value, window: Window, groups: int) -> ir.Value:
@@ -98,38 +82,6 @@ def _surplus(window: Window) -> tuple[int, ...]:
     return tuple(end if stride == 1 else surplus for stride, surplus, end in rows)
 
 
-def _weaves_faster(window: Window) -> bool:
-    """Return whether one Conv a phase measured faster than ConvTranspose: small grids, or more than 3x3 kernels."""
-    possible = all(k >= s and d == 1 for k, s, d in zip(window.kernel, window.strides, window.dilations, strict=True))
-    return possible and len(window.kernel) == 2 and (prod(window.counts) <= 28 * 28 or prod(window.kernel) > 9)
-
-
-def _woven(e: Emit, g: ir.Value, w: Array, window: Window) -> ir.Value:
-    """
-    Return the input gradient of a depthwise Conv from one stride-1 Conv of `g` for each phase of the input's grid.
-
-    Input position i = s q + a meets output o = q + u through kernel offset k = a + p - s u; per axis and phase a, those
-    u with 0 <= k < kernel are first, ..., last.
-    """
-    sizes = [-(-n // s) for n, s in zip(window.sizes, window.strides, strict=True)]
-    parts = {}
-    for phase in product(*(range(s) for s in window.strides)):
-        taps, begins, ends = [], [], []
-        rows = zip(phase, sizes, window.counts, window.kernel, window.strides, window.begins, strict=True)
-        for a, size, count, k, s, p in rows:
-            first, last = -((k - 1 - a - p) // s), (a + p) // s
-            taps.append([a + p - s * u for u in range(first, last + 1)])
-            begins.append(-first)
-            ends.append(size - count + last)
-        cut = extend(e, g, [min(0, b) for b in begins], [min(0, b) for b in ends])
-        kernel = e.const(w[:, :, *np.ix_(*taps)], "phase")
-        pads = [max(0, p) for p in (*begins, *ends)]
-        parts[phase] = e.Conv(cut, kernel, group=len(w), pads=pads, kernel_shape=[len(t) for t in taps])
-    dx = interleave(e, parts, sizes, window.strides)
-    ends = [n if n < size * s else FAR for n, size, s in zip(window.sizes, sizes, window.strides, strict=True)]
-    return spatial_slice(e, dx, [0] * len(ends), ends)
-
-
 @vjp("ConvTranspose")
 def conv_transpose(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
     """y = the transpose of Conv applied to x  =>  dx = that Conv of g, with the same weights, strides and pads."""
@@ -155,6 +107,25 @@ def conv_transpose(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None
         kernel_shape=kernel,
     )
     return dx, *[None] * (len(node.inputs) - 1)
+
+
+@vjp("Col2Im")
+def col2im(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
+    """y = columns added up where their windows lie in an image  =>  dx = the windows of g, by one-hot kernels."""
+    kernel = integers(node, 2, "block's shape") or []
+    rank, taps = len(kernel), prod(kernel)
+    channels = size_of(node, dims(node.outputs[0]), 1)
+    pick = np.tile(np.eye(taps, dtype=e.numpy_dtype(g)).reshape(taps, 1, *kernel), (channels, *[1] * (rank + 1)))
+    windows = e.Conv(
+        g,
+        e.const(pick, "taps"),
+        group=channels,
+        strides=node.attributes.get_ints("strides", (1,) * rank),
+        dilations=node.attributes.get_ints("dilations", (1,) * rank),
+        pads=node.attributes.get_ints("pads", (0,) * 2 * rank),
+        kernel_shape=kernel,
+    )
+    return e.Reshape(windows, e.const([0, channels * taps, -1], "shape")), None, None
 
 
 def _transpose_pads(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Emit", "constant", "described", "dims", "initializer"]
+__all__ = ["Emit", "constant", "described", "dims", "element_type", "initializer"]
 
 Dim = int | str
 
@@ -27,7 +27,7 @@ _FIXED_TYPES = {  # the operators whose result has another element type than the
 _TYPED_BY_INPUT = {"CastLike": 1, "OneHot": 2, "Where": 1}
 
 
-def _element_type(op: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.DataType | None:
+def element_type(op: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.DataType | None:
     """Return the element type of the outputs of a node that is about to be made."""
     if op in _FIXED_TYPES:
         return _FIXED_TYPES[op]
@@ -81,10 +81,13 @@ class Emit:
         Receives the nodes and initializers.
     prefix : str, default "grad"
         Starts the name of everything that is added.
+    known : sequence of onnx_ir.Value
+        Tensors that are cheap to ask for their batch size: a cotangent that comes from outside.
     """
 
-    def __init__(self, graph: ir.Graph, prefix: str = "grad") -> None:
+    def __init__(self, graph: ir.Graph, prefix: str = "grad", known: Sequence[ir.Value] = ()) -> None:
         self.graph = graph
+        self._known = tuple(known)
         self.prefix = prefix
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
@@ -103,7 +106,7 @@ class Emit:
         self._count += 1
         name = f"{self.prefix}/{op}_{self._count}"
         made = ir.node(op, list(inputs), attributes or {}, num_outputs=outputs, name=name)
-        dtype = _element_type(op, inputs, attributes or {})
+        dtype = element_type(op, inputs, attributes or {})
         for index, value in enumerate(made.outputs):
             value.name = f"{name}_output_{index}"
             value.type = None if dtype is None else ir.TensorType(dtype)
@@ -135,6 +138,14 @@ class Emit:
         if all(isinstance(d, int) for d in known):
             return self.const([int(d) for d in known], "shape")
         return self.Shape(value)
+
+    def batch_of(self, value: ir.Value) -> ir.Value:
+        """Return the first dimension of `value` as an int64 vector; asking `value` itself may change its layout."""
+        batch = dims(value)[0]
+        if isinstance(batch, int):
+            return self.const([batch], "batch")
+        source = next((k for k in self._known if k.shape is not None and dims(k)[:1] == (batch,)), value)
+        return self.Shape(source, start=0, end=1)
 
     def reshape_like(self, g: ir.Value, like: ir.Value) -> ir.Value:
         """Reshape `g` to the shape of `like`, which has as many elements."""

@@ -10,9 +10,11 @@ from .known import refuse
 
 __all__ = ["is_fixed", "require_fixed"]
 
+_OF_SHAPES = ("Shape", "Size")  # what they give changes with the batch at most, and no gradient passes them
+
 
 def is_fixed(value: ir.Value | None) -> bool:
-    """Return whether `value` is absent or computed from initializers alone, whatever the graph's inputs are."""
+    """Return whether `value` is absent or computed from initializers and shapes alone, whatever the graph's inputs are."""
     waiting, seen = [value], set()
     while waiting:
         value = waiting.pop()
@@ -20,6 +22,8 @@ def is_fixed(value: ir.Value | None) -> bool:
             continue
         seen.add(value)
         producer = value.producer()
+        if producer is not None and producer.op_type in _OF_SHAPES:
+            continue
         if producer is None or producer.op_type.startswith("Random"):
             return False
         waiting.extend(producer.inputs)

@@ -16,8 +16,11 @@ import onnx_ir as ir
 
 from .emit import Emit, dims
 
-__all__ = ["blend", "complement", "gate", "scale", "sign"]
+__all__ = ["blend", "complement", "gate", "scale", "sign", "stops_at"]
 
+BLOCK = 16  # channels of the widest blocked layout
+FUSED = {"Clip", "LeakyRelu", "Relu"}  # activations that it fuses into the convolution before them
+OUTSIDE = {"ConvTranspose", "Expand", "Reshape", "Slice"}  # computed outside it; Pad too, but fused pads fail
 SMALLEST_BOUND = 2.0**-100  # below, 2^127 does not lift the distance of two neighbours to 1
 
 
@@ -28,7 +31,7 @@ def gate(e: Emit, g: ir.Value, value: ir.Value, *, low: float | None = None, hig
     high = None if high is None or high >= limit else float(high)
     if all(_steps_exactly(value, bound) for bound in (low, high)):
         if low is not None:
-            g = e.Mul(g, _step(e, value, low, 1.0))
+            g = e.Mul(_in_blocks(e, g, value), _step(e, value, low, 1.0))
         return g if high is None else e.Mul(g, _step(e, value, high, -1.0))
     inside = None if low is None else e.Greater(value, e.scalar(low, value))
     if high is not None:
@@ -59,6 +62,20 @@ def sign(e: Emit, value: ir.Value) -> ir.Value:
     return e.Sign(value)
 
 
+def stops_at(g: ir.Value, x: ir.Value) -> bool:
+    """Return whether `g` has just passed the mask of Relu(x), in float32: it is zero wherever ``x <= 0``."""
+    product = g.producer()
+    if product is None or product.op_type != "Mul" or product.inputs[1] is None:
+        return False
+    step = product.inputs[1].producer()
+    if step is None or step.op_type != "HardSigmoid" or step.attributes.get_float("beta", 0.5) != 0:
+        return False
+    relu = None if step.inputs[0] is None else step.inputs[0].producer()
+    return (
+        relu is not None and relu.op_type == "Relu" and relu.inputs[0] is x and step.attributes.get_float("alpha") > 1
+    )
+
+
 def scale(e: Emit, value: ir.Value, number: float, like: ir.Value) -> ir.Value:
     """
     Return ``number * value``, where `value` has the shape of `like`.
@@ -69,6 +86,21 @@ def scale(e: Emit, value: ir.Value, number: float, like: ir.Value) -> ir.Value:
     if value.dtype == ir.DataType.FLOAT and channels and isinstance(channels[0], int):
         return e.Mul(value, e.const(np.full((1, channels[0], 1, 1), number, np.float32), "channels"))
     return e.Mul(value, e.scalar(number, value))
+
+
+def _in_blocks(e: Emit, g: ir.Value, value: ir.Value) -> ir.Value:
+    """
+    Return `g`, through a MaxPool of one element where it comes from outside the blocked layout: pools enter it.
+
+    Otherwise the mask leaves that layout to meet `g`, and the next convolution returns to it: a whole residual stream
+    would change its layout at every block.
+    """
+    source, made = g.producer(), value.producer()
+    shape = () if value.shape is None else dims(value)
+    aligned = len(shape) == 4 and isinstance(shape[1], int) and shape[1] % BLOCK == 0
+    if source is None or made is None or not aligned or source.op_type not in OUTSIDE or made.op_type not in FUSED:
+        return g
+    return e.MaxPool(g, kernel_shape=[1, 1])
 
 
 def _steps_exactly(value: ir.Value, bound: float | None) -> bool:

@@ -23,7 +23,7 @@ from .table import vjp
 Array = np.ndarray[Any, Any]
 Cotangents = Sequence[ir.Value | None]
 
-vjp("ArgMax", "ArgMin", "NonZero", "OneHot")(nothing)
+vjp("ArgMax", "ArgMin", "Hardmax", "NonZero")(nothing)
 
 
 @vjp("Gather")
@@ -53,6 +53,33 @@ def _one_hot(e: Emit, index: ir.Value, size: int, like: ir.Value, axis: int) -> 
     """Return a new axis of `size` entries at `axis`: 1 at the index, 0 elsewhere."""
     values = np.array([0, 1], e.numpy_dtype(like))
     return e.OneHot(index, e.const(np.array(size), "depth"), e.const(values, "off_on"), axis=axis)
+
+
+@vjp("OneHot")
+def one_hot(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
+    """y = on at the index, off elsewhere, of values (off, on)  =>  d(on) = sum of g there, d(off) = the sum of the rest."""
+    if is_fixed(node.inputs[2]):
+        return None, None, None
+    marks = e.const(np.array([0, 1], e.numpy_dtype(g)), "off_on")
+    hot = e.OneHot(*node.inputs[:2], marks, axis=node.attributes.get_int("axis", -1))
+    sums = [e.ReduceSum(value, keepdims=0) for value in (e.Sub(g, e.Mul(g, hot)), e.Mul(g, hot))]
+    return None, None, e.Concat(*(e.Reshape(value, e.const([1], "shape")) for value in sums), axis=0)
+
+
+@vjp("Compress")
+def compress(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
+    """y = x where a constant condition holds along an axis  =>  dx = g there, 0 elsewhere."""
+    x, condition = given(node), constant(given(node, 1))
+    if condition is None:
+        raise refuse(node, "its condition is computed at run time; a constant is needed")
+    if "axis" not in node.attributes:
+        shape: Sequence[Dim] = [math.prod(size_of(node, dims(x), axis) for axis in range(len(dims(x))))]
+    else:
+        shape = dims(x)
+    axis, index = axis_of(node, len(shape)), np.flatnonzero(condition)
+    taken = [*shape[:axis], len(index), *shape[axis + 1 :]]
+    found = untake(e, g, taken, axis, index, size_of(node, shape, axis), node)
+    return reshape(e, found, shape, dims(x), node), None
 
 
 def _untake_elements(e: Emit, g: ir.Value, index: ir.Value, axis: int, size: int) -> ir.Value:

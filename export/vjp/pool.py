@@ -8,6 +8,7 @@ the cotangent to the first tap that equals it, as PyTorch does. Averages and nor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 
@@ -15,14 +16,15 @@ import numpy as np
 import onnx_ir as ir
 
 from .conv import transposed
-from .emit import Emit, dims
-from .gate import scale, sign
+from .emit import Emit, described, dims
+from .gate import scale, sign, stops_at
 from .known import size_of
 from .table import vjp
 from .window import FAR, Window, extend, interleave, read_window, spatial_slice, static_sizes
 
-__all__: list[str] = []
+__all__ = ["pool_before_relu"]
 
+BLOCKED = {"BatchNormalization", "Clip", "Conv", "MaxPool", "Relu"}  # what ONNX Runtime computes in its blocked layout
 MANY_TAPS = 10  # so large windows are undone axis by axis: 5 + 5 taps in place of 25
 MANY_DENSE_TAPS = 5  # the same where pooling over the later axes alone leaves no more than the output
 
@@ -89,7 +91,11 @@ def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Windo
     rows = zip(sizes, window.strides, window.sizes, window.begins, strict=True)
     ends = [size * s - n - b for size, s, n, b in rows]
     lowest = float(np.finfo(e.numpy_dtype(x)).min)  # finite: an image of -inf must not find its maximum in the padding
-    phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
+    if _can_pick(g, x, y, window, ends):
+        needed = {tuple(r for _, r in tap) for tap in list(product(*places))[:-1]}
+        phases = {phase: _picked(e, x, phase, sizes, window) for phase in sorted(needed)}
+    else:
+        phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
     taken: dict[tuple[int, ...], list[ir.Value]] = {}
     kind = ir.DataType.from_numpy(e.numpy_dtype(g))
     taps = list(product(*places))
@@ -128,6 +134,73 @@ def _split(e: Emit, x: ir.Value, like: ir.Value, window: Window) -> dict[tuple[i
         return dict(zip(everywhere, e.node("Split", [blocks, sizes], {"axis": 1}, len(everywhere)), strict=True))
     far = [FAR] * len(strides)
     return {phase: spatial_slice(e, x, phase, far, strides) for phase in everywhere}
+
+
+def _can_pick(g: ir.Value, x: ir.Value, y: ir.Value, window: Window, ends: Sequence[int]) -> bool:
+    """
+    Return whether `_picked` gives what `_split` does: every number finite, and no maximum equal to a zero of the padding.
+
+    A maximum of zero or less does not matter where Relu follows the pool: no cotangent passes there.
+    """
+    source, channels = x.producer(), dims(y)[1]
+    inside = source is not None and source.op_type in BLOCKED and isinstance(channels, int)
+    padded = any(window.begins) or any(end > 0 for end in ends)
+    return inside and len(window.kernel) == 2 and prod(window.strides) > 1 and (not padded or stops_at(g, y))
+
+
+def _picked(e: Emit, x: ir.Value, phase: Sequence[int], sizes: Sequence[int], window: Window) -> ir.Value:
+    """
+    Return one phase of `x`, padded with zeros, by a strided depthwise Conv of a one-hot kernel.
+
+    It reads ONNX Runtime's blocked layout, where SpaceToDepth and Slice would leave it.
+    """
+    channels = int(dims(x)[1])
+    kernel: list[int] = []
+    hot, begins, ends = [], [], []
+    for r, n, s, o, b in zip(phase, window.sizes, window.strides, sizes, window.begins, strict=True):
+        begin, at = max(0, b - r), max(0, r - b)
+        length = max(at + 1, n + begin - s * o + 1)  # so long that there are no more than o windows
+        kernel.append(length)
+        hot.append(at)
+        begins.append(begin)
+        ends.append(max(0, s * (o - 1) + length - n - begin))
+    weights = np.zeros((channels, 1, *kernel), e.numpy_dtype(x))
+    weights[:, :, hot[0], hot[1]] = 1
+    return e.Conv(
+        x,
+        e.const(weights, "pick"),
+        group=channels,
+        strides=window.strides,
+        pads=[*begins, *ends],
+        kernel_shape=kernel,
+    )
+
+
+def pool_before_relu(graph: ir.Graph) -> None:
+    """
+    Move each Relu that only a MaxPool reads behind it: the same numbers, and a quarter of the masks to read back.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        Changed in place; what it computes stays the same, but for the Relu's own output, which is gone.
+    """
+    for pool in list(graph):
+        x = pool.inputs[0] if pool.op_type == "MaxPool" and len(pool.outputs) == 1 else None
+        relu = None if x is None else x.producer()
+        if x is None or relu is None or relu.op_type != "Relu" or len(x.uses()) != 1 or x.is_graph_output():
+            continue
+        y = pool.outputs[0]
+        if y.is_graph_output():
+            continue
+        after = ir.node("Relu", [y], name=f"{relu.name}/pooled")
+        after.outputs[0].name = f"{x.name}/pooled"
+        described(after.outputs[0], y)
+        users = [(use.node, use.idx) for use in y.uses() if use.node is not after]
+        pool.replace_input_with(0, relu.inputs[0])
+        graph.insert_after(pool, [after])
+        for node, place in users:
+            node.replace_input_with(place, after.outputs[0])
 
 
 @vjp("AveragePool")

@@ -1,8 +1,8 @@
 """
 Gradient rules of reductions: the cotangent is spread over what was reduced, weighted by each element's share.
 
-Elements that tie in ReduceMax or ReduceMin share the cotangent equally, as in PyTorch's amax and amin. ReduceProd needs
-elements other than 0; ReduceL2 gives 0 where all elements are 0.
+Elements that tie in ReduceMax or ReduceMin share the cotangent equally, as in PyTorch's amax and amin. ReduceL2 gives
+0 where all elements are 0.
 """
 
 from __future__ import annotations
@@ -101,9 +101,16 @@ def reduce_extreme(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
 
 @vjp("ReduceProd")
 def reduce_product(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
-    """y = prod x  =>  dx = g y / x."""
+    """y = prod x  =>  dx = g times the product of the other elements: where one of them is 0, nothing."""
     r = _read(e, node, g)
-    return e.Div(e.Mul(r.g, r.result(e)), r.x), *r.rest
+    kind, axes = int(g.dtype or ir.DataType.FLOAT), e.const(list(r.axes), "axes")
+    zero, one = e.scalar(0.0, g), e.scalar(1.0, g)
+    is_zero = e.Equal(r.x, zero)
+    safe, marks = e.Where(is_zero, one, r.x), e.Cast(is_zero, to=kind)
+    product = e.ReduceProd(safe, axes, keepdims=1, noop_with_empty_axes=1)
+    zeros = e.ReduceSum(marks, axes, keepdims=1, noop_with_empty_axes=1)
+    others = e.Where(e.Equal(e.Sub(zeros, marks), zero), e.Div(product, safe), zero)
+    return e.Mul(r.g, others), *r.rest
 
 
 @vjp("ReduceL1")

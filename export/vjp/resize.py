@@ -39,9 +39,14 @@ def resize(e: Emit, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
     x, y = given(node), node.outputs[0]
     rest = (None,) * (len(node.inputs) - 1)
     rank = len(dims(x))
-    factors = {axis: factor for axis, factor in _factors(node).items() if factor != 1 or dims(x)[axis] != dims(y)[axis]}
+    crops = _crops(node)
+    factors = {
+        axis: factor
+        for axis, factor in _factors(node).items()
+        if factor != 1 or dims(x)[axis] != dims(y)[axis] or crops.get(axis, (0, 1)) != (0, 1)
+    }
     sizes = {axis: (size_of(node, dims(x), axis), size_of(node, dims(y), axis)) for axis in factors}
-    matrices = {axis: _matrix(node, *sizes[axis], factor) for axis, factor in factors.items()}
+    matrices = {axis: _matrix(node, *sizes[axis], factor, crops.get(axis)) for axis, factor in factors.items()}
     blocks = [_block(matrices[axis]) if axis in matrices else 1 for axis in range(rank)]
     if rank == 4 and factors and set(factors) <= {2, 3} and all(blocks):
         pooled = e.AveragePool(g, kernel_shape=blocks[2:], strides=blocks[2:])
@@ -51,36 +56,66 @@ def resize(e: Emit, node: ir.Node, g: ir.Value) -> Sequence[ir.Value | None]:
     return g, *rest
 
 
+def _axes(node: ir.Node) -> list[int]:
+    """Return the axes that the node's scales, sizes and crops are for."""
+    rank = len(dims(given(node)))
+    return [axis % rank for axis in node.attributes.get_ints("axes", tuple(range(rank)))]
+
+
 def _factors(node: ir.Node) -> dict[int, float]:
     """Return the scale of each axis."""
-    x, y = dims(given(node)), dims(node.outputs[0])
-    axes = [axis % len(x) for axis in node.attributes.get_ints("axes", tuple(range(len(x))))]
+    x, y, axes = dims(given(node)), dims(node.outputs[0]), _axes(node)
     sizes, scales = optional_input(node, 3), optional_input(node, 2)
     given_scales = constant(scales)
     if given_scales is not None and given_scales.size:
         return {axis: float(factor) for axis, factor in zip(axes, given_scales, strict=True)}
     if not is_fixed(sizes) or not is_fixed(scales):
         raise refuse(node, "its sizes or scales are computed at run time; constants are needed")
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise refuse(node, "keep_aspect_ratio_policy is not 'stretch'; give scales or exact sizes")
-    moved = [axis for axis in axes if x[axis] != y[axis]]
-    return {axis: size_of(node, y, axis) / size_of(node, x, axis) for axis in moved}
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    moved = [axis for axis in axes if x[axis] != y[axis] or axis in _crops(node)]
+    if policy == "stretch":
+        return {axis: size_of(node, y, axis) / size_of(node, x, axis) for axis in moved}
+    wanted = constant(sizes)
+    if wanted is None:
+        raise refuse(node, f"its sizes are computed at run time; keep_aspect_ratio_policy {policy!r} needs constants")
+    ratios = [float(n) / size_of(node, x, axis) for n, axis in zip(wanted, axes, strict=True)]
+    return dict.fromkeys(axes, min(ratios) if policy == "not_larger" else max(ratios))
 
 
-def _matrix(node: ir.Node, n_in: int, n_out: int, factor: float) -> Array:
-    """Return the matrix of one axis from the attributes of `node`."""
+def _crops(node: ir.Node) -> dict[int, tuple[float, float]]:
+    """Return the part of each axis that is read, in units of its length; nothing where all of it is."""
+    if node.attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize":
+        return {}
+    roi, axes = constant(optional_input(node, 1)), _axes(node)
+    if roi is None:
+        raise refuse(node, "the region it crops to is computed at run time; a constant is needed")
+    return {axis: (float(a), float(b)) for axis, a, b in zip(axes, *np.split(roi, 2), strict=True)}
+
+
+def _matrix(node: ir.Node, n_in: int, n_out: int, factor: float, crop: tuple[float, float] | None) -> Array:
+    """Return the matrix of one axis from the attributes of `node`; what a crop reads outside x is a constant."""
     read = node.attributes
-    return resize_matrix(
+    if crop is None:
+        coordinates = _coordinates(node, n_in, n_out, factor)
+    else:
+        if factor == 1 and crop != (0, 1):
+            raise refuse(node, "it crops without scaling, which runtimes read differently")
+        share = np.arange(n_out) / (n_out - 1) if n_out > 1 else np.full(1, 0.5)
+        coordinates = (crop[0] + share * (crop[1] - crop[0])) * (n_in - 1)
+    matrix = resize_matrix(
         n_in,
         n_out,
         factor,
         mode=read.get_string("mode", "nearest"),
-        coordinates=_coordinates(node, n_in, n_out, factor),
+        coordinates=coordinates,
         rounding=read.get_string("nearest_mode", "round_prefer_floor"),
         cubic=read.get_float("cubic_coeff_a", -0.75),
         antialias=bool(read.get_int("antialias", 0)),
         exclude_outside=bool(read.get_int("exclude_outside", 0)),
     )
+    if crop is not None:
+        matrix[(coordinates < 0) | (coordinates > n_in - 1)] = 0
+    return matrix
 
 
 def _coordinates(node: ir.Node, n_in: int, n_out: int, factor: float) -> Array:

@@ -13,13 +13,21 @@ import onnx_ir as ir
 
 from .along import Spot, place, untake
 from .emit import Dim, Emit, dims
-from .fixed import is_fixed
-from .known import axis_of, given, integers, nothing, optional_input, refuse, size_of
+from .fixed import is_fixed, require_fixed
+from .known import axis_of, given, integers, is_float, nothing, optional_input, refuse, size_of
 from .table import vjp
 
 Cotangents = Sequence[ir.Value | None]
 
-vjp("Constant", "ConstantOfShape", "EyeLike", "Range", "Shape", "Size")(nothing)
+vjp("Constant", "ConstantOfShape", "EyeLike", "Shape", "Size")(nothing)
+
+
+@vjp("Range")
+def range_(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
+    """y = start + delta i  =>  nothing, from constants; how many numbers there are decides the shape."""
+    if is_float(node.outputs[0]):
+        require_fixed(node, node.inputs, "bounds")
+    return None, None, None
 
 
 @vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -171,7 +179,8 @@ def depth_to_space(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
 @vjp("SpaceToDepth")
 def space_to_depth(e: Emit, node: ir.Node, g: ir.Value) -> Cotangents:
     """y = b x b pixels of x as channels  =>  dx = DepthToSpace(g)."""
-    return (e.DepthToSpace(g, blocksize=node.attributes.get_int("blocksize", 1), mode="DCR"),)
+    mode = node.attributes.get_string("mode", "DCR")
+    return (e.DepthToSpace(g, blocksize=node.attributes.get_int("blocksize", 1), mode=mode),)
 
 
 @vjp("Trilu")

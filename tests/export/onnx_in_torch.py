@@ -205,6 +205,11 @@ def _layer_normalization(
     return y if bias is None else y + bias
 
 
+def _lrn(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
+    assert size % 2, "torch centres an even window elsewhere"
+    return functional.local_response_norm(x, size, alpha, beta, bias)
+
+
 def _softmax(x: Tensor, *, opset: int, axis: int | None = None) -> Tensor:
     if opset >= 13:
         return torch.softmax(x, -1 if axis is None else axis)
@@ -372,6 +377,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "HardSwish": functional.hardswish,
     "Identity": lambda x: x,
     "LayerNormalization": _layer_normalization,
+    "LRN": _lrn,
     "MatMul": torch.matmul,
     "MaxPool": _max_pool,
     "Mod": _mod,
@@ -379,9 +385,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Pad": _pad,
     "Pow": torch.pow,
     "Range": lambda start, limit, delta: torch.arange(start.item(), limit.item(), delta.item()),
+    "ReduceL2": _reduce(lambda x, axes, keepdims: x.square().sum(axes, keepdims).sqrt()),
     "ReduceMean": _reduce(torch.mean),
     "ReduceSum": _reduce(torch.sum),
     "Relu": torch.relu,
+    "LeakyRelu": lambda x, *, alpha=0.01: functional.leaky_relu(x, alpha),
     "Reshape": _reshape,
     "Shape": _shape,
     "Sigmoid": torch.sigmoid,
@@ -391,6 +399,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sqrt": torch.sqrt,
     "Squeeze": _squeeze,
     "Sub": torch.sub,
+    "Sum": lambda *xs: sum(xs),
     "Tanh": torch.tanh,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

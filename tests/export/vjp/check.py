@@ -19,12 +19,12 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from onnx_ir.passes import common
 
 import camrt.export.vjp
 from camrt.export.backward import sweep
 from camrt.export.vjp.table import RULES, op_key
+from tests.export.vjp.oracle import STAND_INS, tensor
 
 __all__ = ["Checked", "check_rule", "spaced"]
 
@@ -40,132 +40,6 @@ class Checked:
 
     gradients: list[Array]
     ops: list[str]
-
-
-class Conv(OpRun):
-    """ONNX Conv by torch (the reference evaluator's takes seconds), explicit pads only."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, pads=None, strides=None
-    ):
-        rank = x.ndim - 2
-        if auto_pad not in (None, "NOTSET"):
-            pads = _same_pads(x.shape[2:], w.shape[2:], strides or [1] * rank, dilations or [1] * rank, auto_pad)
-        function = [torch.conv1d, torch.conv2d, torch.conv3d][rank - 1]
-        padded = torch.nn.functional.pad(_tensor(x), _torch_pads(pads or [0] * 2 * rank))
-        bias = None if b is None else _tensor(b)
-        y = function(padded, _tensor(w), bias, strides or 1, 0, dilations or 1, group or 1)
-        return (y.numpy(),)
-
-
-class ConvTranspose(OpRun):
-    """ONNX ConvTranspose by torch (the reference evaluator's is wrong for groups), explicit pads only."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self,
-        x,
-        w,
-        b=None,
-        auto_pad=None,
-        dilations=None,
-        group=None,
-        kernel_shape=None,
-        output_padding=None,
-        output_shape=None,
-        pads=None,
-        strides=None,
-    ):
-        assert auto_pad in (None, "NOTSET"), "the stand-in for ConvTranspose takes explicit pads"
-        assert output_shape is None, "the stand-in for ConvTranspose takes explicit pads"
-        rank = x.ndim - 2
-        functions = [torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d]
-        pads, strides, dilations = pads or [0] * 2 * rank, strides or [1] * rank, dilations or [1] * rank
-        extra = output_padding or [0] * rank
-        y = functions[rank - 1](_tensor(x), _tensor(w), None, strides, 0, 0, group or 1, dilations)
-        ends = [e - p for e, p in zip(extra, pads[rank:], strict=True)]
-        y = torch.nn.functional.pad(y, _torch_pads([-p for p in pads[:rank]] + ends))
-        if b is not None:
-            y = y + _tensor(b).reshape(-1, *[1] * rank)
-        return (y.numpy(),)
-
-
-class MaxPool(OpRun):
-    """ONNX MaxPool by torch (the reference evaluator fails on some pads), explicit pads and whole windows only."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self,
-        x,
-        auto_pad=None,
-        ceil_mode=None,
-        dilations=None,
-        kernel_shape=None,
-        pads=None,
-        storage_order=None,
-        strides=None,
-    ):
-        assert auto_pad in (None, "NOTSET"), "the stand-in for MaxPool takes explicit pads"
-        rank = x.ndim - 2
-        begins, ends = (pads or [0] * 2 * rank)[:rank], (pads or [0] * 2 * rank)[rank:]
-        strides, dilations = strides or [1] * rank, dilations or [1] * rank
-        extents = [d * (k - 1) + 1 for k, d in zip(kernel_shape, dilations, strict=True)]
-        if ceil_mode:  # pad up to the end of the last window that starts before the end padding
-            rows = zip(x.shape[2:], begins, ends, extents, strides, strict=True)
-            counts = [min(-(-(n + b + e - w) // s), -(-(n + b) // s) - 1) for n, b, e, w, s in rows]
-            rows = zip(counts, strides, extents, x.shape[2:], begins, strict=True)
-            ends = [c * s + w - n - b for c, s, w, n, b in rows]
-        padded = torch.nn.functional.pad(_tensor(x), _torch_pads([*begins, *ends]), value=-torch.inf)
-        functions = [torch.max_pool1d, torch.max_pool2d, torch.max_pool3d]
-        return (functions[rank - 1](padded, kernel_shape, strides, 0, dilations).numpy(),)
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """Return a torch copy of `array` (a view would warn where it is read-only)."""
-    return torch.from_numpy(np.array(array))
-
-
-class GatherElements(OpRun):
-    """ONNX GatherElements by torch (the reference evaluator wants indices as long as the data)."""
-
-    op_domain = ""
-
-    def _run(self, x, index, axis=None):  # type: ignore[no-untyped-def]
-        index = torch.from_numpy(index % x.shape[axis or 0])
-        return (torch.gather(torch.from_numpy(x), axis or 0, index).numpy(),)
-
-
-class Erf(OpRun):
-    """ONNX Erf by torch (the reference evaluator's rounds to float32)."""
-
-    op_domain = ""
-
-    def _run(self, x):  # type: ignore[no-untyped-def]
-        return (torch.special.erf(torch.from_numpy(np.asarray(x))).numpy(),)
-
-
-def _torch_pads(pads: Sequence[int]) -> list[int]:
-    """Turn ONNX pads (all begins, all ends) into torch's (last axis first, begin and end)."""
-    rank = len(pads) // 2
-    return [int(p) for axis in reversed(range(rank)) for p in (pads[axis], pads[rank + axis])]
-
-
-def _same_pads(
-    size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], mode: str
-) -> list[int]:
-    """Return the explicit pads of an auto_pad mode."""
-    if mode == "VALID":
-        return [0] * 2 * len(size)
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
-    ]
-    small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-    return small + large if mode == "SAME_UPPER" else large + small
 
 
 def spaced(rng: np.random.Generator, *shape: int) -> Array:
@@ -384,7 +258,7 @@ def _reference(
 ) -> list[Array]:
     """Check `model` and run it in the reference evaluator."""
     onnx.checker.check_model(model, full_check=True)
-    evaluator = ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, Erf, GatherElements, MaxPool])
+    evaluator = ReferenceEvaluator(model, new_ops=STAND_INS)
     with np.errstate(all="ignore"):
         results = evaluator.run(None, {**feeds, **{f"cotangent_{i}": g for i, g in (seeds or {}).items()}})
     return [np.asarray(y) for y in results]
@@ -392,7 +266,7 @@ def _reference(
 
 def _tensors(arrays: Sequence[Array | None], wrt: Collection[int]) -> list[torch.Tensor | None]:
     """Return torch tensors, those of `wrt` with gradients."""
-    tensors = [None if a is None else _tensor(a) for a in arrays]
+    tensors = [None if a is None else tensor(a) for a in arrays]
     return [t.requires_grad_() if t is not None and i in wrt else t for i, t in enumerate(tensors)]
 
 
@@ -412,7 +286,7 @@ def _compare_autograd(
     """Compare with torch's autograd in float64."""
     tensors = _tensors(case.cast(np.float64), case.wrt)
     results = _as_tuple(function(*tensors))
-    total = sum((results[i] * _tensor(g)).sum() for i, g in seeds.items())
+    total = sum((results[i] * tensor(g)).sum() for i, g in seeds.items())
     wanted = torch.autograd.grad(total, [t for i in case.wrt if (t := tensors[i]) is not None])  # type: ignore[arg-type]
     for index, got, want in zip(case.wrt, gradients, wanted, strict=True):
         error = np.abs(got - want.numpy()).max() / max(np.abs(want.numpy()).max(), 1e-300)

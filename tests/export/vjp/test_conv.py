@@ -36,7 +36,10 @@ class Spec:
 
 
 FLIPPED, TRANSPOSED, SLICED = ("Conv",), ("ConvTranspose",), ("ConvTranspose", "Slice")
-WOVEN = (*["Conv"] * 4, *["Unsqueeze"] * 4, *["Concat"] * 3, "Reshape", "Slice")
+STUFF = ("Resize", "Shape", "Concat", "Expand", "Conv", "Mul")
+STUFFED, POINTS = (*STUFF, "Conv"), ("Conv", *STUFF)
+WEAVE = (*["Unsqueeze"] * 4, *["Concat"] * 3, "Reshape")
+APART, TOGETHER = (*["Conv"] * 4, *WEAVE), ("Conv", "Split", *WEAVE)
 
 CONV_SPECS = [
     Spec("plain_3x3", (2, 3, 6, 5), (4, 3, 3, 3), {}, FLIPPED),
@@ -55,7 +58,9 @@ CONV_SPECS = [
     Spec("stride_2", (2, 3, 7, 9), (4, 3, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, TRANSPOSED),
     Spec("stride_2_even", (2, 3, 8, 6), (4, 3, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, TRANSPOSED),
     Spec("stem_7x7", (1, 3, 16, 12), (4, 3, 7, 7), {"strides": [2, 2], "pads": [3, 3, 3, 3]}, TRANSPOSED),
-    Spec("1x1_stride_2", (2, 3, 7, 8), (4, 3, 1, 1), {"strides": [2, 2]}, TRANSPOSED),
+    Spec("1x1_stride_2", (2, 3, 6, 8), (4, 3, 1, 1), {"strides": [2, 2]}, POINTS),
+    Spec("1x1_stride_3_untouched", (2, 3, 9, 8), (4, 3, 1, 1), {"strides": [4, 3], "pads": [1, 0, 2, 2]}),
+    Spec("1x1_stride_2_grouped", (2, 4, 7, 5), (6, 2, 1, 1), {"strides": [2, 2], "group": 2}, (*POINTS, "Slice")),
     Spec("kernel_below_stride", (2, 2, 11, 10), (3, 2, 2, 1), {"strides": [4, 3]}, TRANSPOSED),
     Spec("patches", (2, 3, 8, 12), (5, 3, 4, 4), {"strides": [4, 4]}, TRANSPOSED),
     Spec("untouched_rows", (2, 2, 11, 9), (3, 2, 3, 3), {"strides": [4, 4]}, TRANSPOSED),
@@ -65,14 +70,26 @@ CONV_SPECS = [
     Spec("strided_far_pads", (2, 2, 5, 5), (3, 2, 3, 3), {"strides": [2, 3], "pads": [5, 0, 1, 4]}),
     Spec("strided_dilated", (2, 2, 11, 10), (3, 2, 3, 3), {"strides": [2, 3], "dilations": [2, 1], "pads": [2, 1, 2, 1]}),
     Spec("strided_grouped", (2, 4, 7, 7), (6, 2, 3, 3), {"strides": [2, 2], "group": 2, "pads": [1, 1, 1, 1]}, TRANSPOSED),
-    Spec("strided_depthwise", (2, 4, 8, 7), (4, 1, 3, 3), {"strides": [2, 2], "group": 4, "pads": [1, 1, 1, 1]}, WOVEN),
+    Spec("strided_depthwise", (2, 4, 8, 7), (4, 1, 3, 3), {"strides": [2, 2], "group": 4, "pads": [1, 1, 1, 1]}, STUFFED),
     Spec("strided_depthwise_5x5_odd", (3, 3, 9, 11), (3, 1, 5, 5), {"strides": [2, 2], "group": 3, "pads": [2, 2, 2, 2]}),
     Spec("strided_depthwise_same", (2, 3, 8, 7), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "auto_pad": "SAME_UPPER"}, None, (0, 1, 1, 1)),
     Spec("strided_depthwise_tight", (1, 3, 9, 8), (3, 1, 2, 4), {"strides": [2, 3], "group": 3}),
     Spec("strided_depthwise_one_axis", (2, 3, 9, 8), (3, 1, 3, 3), {"strides": [2, 1], "group": 3, "pads": [1, 1, 1, 1]}),
     Spec("strided_depthwise_far_pads", (2, 3, 6, 5), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "pads": [4, 0, 1, 5]}),
-    Spec("strided_depthwise_large", (1, 2, 60, 58), (2, 1, 3, 3), {"strides": [2, 2], "group": 2, "pads": [1, 1, 1, 1]}, TRANSPOSED),
-    Spec("strided_depthwise_dilated", (2, 3, 9, 8), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "dilations": [2, 1]}, TRANSPOSED),
+    Spec("strided_depthwise_large", (1, 2, 60, 58), (2, 1, 3, 3), {"strides": [2, 2], "group": 2, "pads": [1, 1, 1, 1]}, STUFFED),
+    Spec("strided_depthwise_dilated", (2, 3, 9, 8), (3, 1, 3, 3), {"strides": [2, 2], "group": 3, "dilations": [2, 1]}, STUFFED),
+    Spec("strided_depthwise_untouched", (2, 3, 11, 9), (3, 1, 2, 3), {"strides": [4, 4], "group": 3}),
+    Spec("dense_stride_2", (2, 16, 8, 6), (17, 16, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, APART),
+    Spec("dense_stride_2_odd_5x4", (1, 16, 9, 11), (16, 16, 5, 4), {"strides": [2, 2], "pads": [2, 0, 1, 3]}),
+    Spec("dense_one_axis", (2, 16, 7, 6), (16, 16, 3, 3), {"strides": [2, 1], "pads": [1, 1, 1, 1]}),
+    Spec("dense_far_pads", (1, 16, 6, 5), (16, 16, 2, 3), {"strides": [2, 2], "pads": [4, 0, 1, 5]}),
+    Spec("dense_tight", (1, 16, 6, 8), (16, 16, 2, 2), {"strides": [2, 2]}, APART),
+    Spec("stem_of_16", (1, 3, 16, 12), (16, 3, 7, 7), {"strides": [2, 2], "pads": [3, 3, 3, 3]}, TOGETHER),
+    Spec("stem_odd", (2, 3, 9, 11), (16, 3, 3, 3), {"strides": [2, 2], "pads": [1, 0, 0, 1]}),
+    Spec("stem_stride_1", (2, 3, 8, 6), (16, 3, 3, 3), {"pads": [1, 1, 1, 1]}, TOGETHER),
+    Spec("stem_stride_1_odd", (2, 1, 7, 5), (17, 1, 4, 3), {"pads": [0, 2, 3, 1]}),
+    Spec("stem_one_axis", (1, 4, 7, 6), (16, 4, 3, 2), {"strides": [1, 2], "pads": [1, 1, 0, 0]}),
+    Spec("stem_far_pads", (1, 3, 5, 6), (16, 3, 3, 2), {"strides": [2, 1], "pads": [5, 0, 1, 4]}),
     Spec("strided_depthwise_line", (2, 3, 9), (3, 1, 3), {"strides": [2], "group": 3}, TRANSPOSED),
     Spec("strided_same_upper", (2, 2, 8, 7), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, SLICED, (0, 1, 1, 1)),
     Spec("strided_same_lower", (2, 2, 8, 7), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, None, (1, 1, 0, 1)),
@@ -181,6 +198,30 @@ def test_weights_computed_from_constants_are_as_good(stride: int, rng: np.random
     y = functional.conv2d(tensor, torch.from_numpy(array).transpose(0, 1), stride=stride, padding=1)
     (want,) = torch.autograd.grad(y, [tensor], torch.from_numpy(feeds["g"]))
     np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "attributes"),
+    [
+        ((5, 6), (2, 3), {}),
+        ((6, 7), (3, 3), {"strides": [2, 1], "pads": [1, 1, 1, 1]}),
+        ((7, 7), (2, 2), {"dilations": [2, 3], "strides": [1, 2]}),
+    ],
+)
+def test_columns_take_back_the_windows_they_were_added_to(
+    size: tuple[int, int], kernel: tuple[int, int], attributes: dict[str, list[int]], rng: np.random.Generator
+) -> None:
+    """Col2Im, as torch's fold."""
+    dilation, stride = attributes.get("dilations", [1, 1]), attributes.get("strides", [1, 1])
+    padding = attributes.get("pads", [0] * 4)[:2]
+
+    def forward(x: torch.Tensor, *_: Any) -> torch.Tensor:
+        return functional.fold(x, size, kernel, dilation, padding, stride)
+
+    rows = zip(size, kernel, dilation, padding, stride, strict=True)
+    places = int(np.prod([(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in rows]))
+    x = rng.standard_normal((2, 3 * int(np.prod(kernel)), places))
+    check_rule("Col2Im", [x, np.array(size), np.array(kernel)], attributes=attributes, torch_forward=forward, tol=1e-12)
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])

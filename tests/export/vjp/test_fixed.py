@@ -28,6 +28,13 @@ def test_what_initializers_decide_is_fixed_and_what_the_input_decides_is_not() -
     assert not is_fixed(e.Mul(halves, x))
 
 
+def test_what_shapes_decide_is_fixed() -> None:
+    e, x = graph()
+    assert is_fixed(e.Concat(e.Shape(x, end=1), e.const([5]), axis=0))
+    assert is_fixed(e.Size(e.Mul(x, x)))
+    assert not is_fixed(e.Expand(x, e.Shape(x)))
+
+
 def test_random_numbers_are_not_fixed() -> None:
     e, _ = graph()
     assert not is_fixed(e.RandomNormal(shape=[3]))

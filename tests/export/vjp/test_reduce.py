@@ -72,6 +72,15 @@ def test_the_norm_of_zeros_has_gradient_zero() -> None:
     np.testing.assert_allclose(got, [[0, 0, 0], [0.6, 0, 0.8]], rtol=1e-6)
 
 
+def test_a_product_with_zeros_has_the_gradient_of_torch() -> None:
+    x = np.array([[2, 0, 3], [0, 0, 5], [2, -1, 3]], np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    torch.prod(tensor, 1).sum().backward()
+    assert tensor.grad is not None
+    (got,) = gradients("ReduceProd", [x, np.array([1])])
+    np.testing.assert_allclose(got, tensor.grad.numpy(), rtol=1e-6)
+
+
 def test_axes_known_only_at_run_time_are_refused() -> None:
     x = between(-2, 2, *SHAPE).astype(np.float32)
     with pytest.raises(MissingRuleError, match=r"ReduceMean at node 'the_node' .*axes are computed at run time"):

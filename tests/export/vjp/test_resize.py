@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from camrt.errors import MissingRuleError
+from camrt.export.live import open_model
 from camrt.export.vjp.resize import resize_matrix
+from tests.export.judge import run_program
+from tests.export.onnx_text import tiny
 from tests.export.vjp.check import check_rule
 from tests.export.vjp.run import gradients
 from tests.export.vjp.spec import Spec, between, rows
@@ -28,6 +31,12 @@ def _sized(
     ops = more.pop("ops", None)
     given = {"mode": mode, "coordinate_transformation_mode": coordinates, "axes": list(axes), **more}
     return Spec("Resize", (X, None, None, np.array(sizes, np.int64)), f"{mode}_{name}", given, ops=ops)
+
+
+def _cropped(name: str, sizes: tuple[int, int], roi: tuple[float, ...], mode: str) -> Spec:
+    """Return a row that reads a region of height and width (starts, then ends) of `X`."""
+    given = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [2, 3]}
+    return Spec("Resize", (X, np.array(roi), None, np.array(sizes, np.int64)), f"{mode}_{name}", given)
 
 
 SPECS = [
@@ -51,6 +60,10 @@ SPECS = [
     _sized("twice", (8, 10), "cubic"),
     _sized("corners", (7, 9), "cubic", "align_corners", cubic_coeff_a=-0.5),
     _sized("exclude_outside", (7, 9), "cubic", exclude_outside=1),
+    _sized("not_larger", (7, 8), "linear", keep_aspect_ratio_policy="not_larger"),
+    _sized("not_smaller", (7, 8), "nearest", keep_aspect_ratio_policy="not_smaller"),
+    _cropped("cropped", (3, 6), (0.2, -0.1, 0.7, 0.8), "linear"),
+    _cropped("cropped_to_one", (1, 7), (0.2, 0.1, 0.9, 0.8), "linear"),
     _sized("antialias", (2, 3), "linear", antialias=1),
     _sized("antialias", (2,), "cubic", axes=(2,), antialias=1),  # a half: the evaluator's scales are float32
     _sized("antialias_exclude", (3,), "cubic", axes=(2,), antialias=1, exclude_outside=1),
@@ -112,15 +125,30 @@ def test_sizes_known_only_at_run_time_are_refused() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("attributes", "reason"),
-    [
-        ({"coordinate_transformation_mode": "tf_crop_and_resize"}, "'tf_crop_and_resize'"),
-        ({"keep_aspect_ratio_policy": "not_larger"}, "keep_aspect_ratio_policy"),
-    ],
-)
-def test_cropping_and_aspect_policies_are_refused(attributes: dict[str, Any], reason: str) -> None:
-    x, roi = X.astype(np.float32), np.array([0.1, 0.1, 0.9, 0.9], np.float32)
-    sizes = np.array([8, 9], np.int64)
-    with pytest.raises(MissingRuleError, match=reason):
-        gradients("Resize", [x, roi, np.zeros(0, np.float32), sizes], {"mode": "linear", "axes": [2, 3], **attributes})
+def test_a_crop_that_scales_nothing_is_refused() -> None:
+    roi, sizes = np.array([0.1, 0.1, 0.9, 0.9], np.float32), np.array([4, 9], np.int64)
+    attributes = {"mode": "linear", "axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
+    with pytest.raises(MissingRuleError, match="it crops without scaling"):
+        gradients("Resize", [X.astype(np.float32), roi, np.zeros(0, np.float32), sizes], attributes)
+
+
+def test_a_region_known_only_at_run_time_is_refused() -> None:
+    roi, sizes = np.array([0.1, 0.1, 0.9, 0.9], np.float32), np.array([8, 9], np.int64)
+    attributes = {"mode": "linear", "axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
+    with pytest.raises(MissingRuleError, match="region it crops to is computed at run time"):
+        check_rule("Resize", [X, roi, None, sizes], runtime=(1,), attributes=attributes, symbolic_batch=[0])
+
+
+def test_sizes_that_take_the_batch_from_the_images_shape_are_constants_for_the_rest() -> None:
+    weights = {"w": (216, 5), "tail": np.array([3, 12, 6]), "sides": np.array([12, 6])}
+    bodies = (
+        's = Shape<end=1>(x) z = Concat<axis=0>(s, tail) r = Resize<mode="cubic">(x, , , z)',
+        'r = Resize<mode="cubic", axes=[2, 3]>(x, , , sides)',
+    )
+    x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    found = []
+    for body in bodies:
+        program = open_model(tiny(f"{body} f = Flatten(r) y = Gemm(f, w)", weights=weights)).program("input_gradient")
+        found.append(run_program(program, x=x, seed=np.eye(4, 5, dtype=np.float32))["input_gradient"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert found[0].any()

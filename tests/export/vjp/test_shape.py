@@ -122,6 +122,12 @@ def test_negative_pads_that_repeat_values_are_refused() -> None:
         gradients("Pad", [X.astype(np.float32), pads], {"mode": "edge"})
 
 
+def test_a_range_between_computed_bounds_is_refused() -> None:
+    bounds = [np.float32(0), np.float32(3), np.float32(1)]
+    with pytest.raises(MissingRuleError, match=r"Range at node 'the_node' .*its bounds 'input_1' are computed"):
+        gradients("Range", bounds, wrt=(1,))
+
+
 @pytest.mark.parametrize(
     ("op", "inputs", "runtime", "attributes", "reason"),
     [
