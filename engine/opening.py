@@ -8,14 +8,17 @@ metadata, or a guess with its reason, in this order.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from camrt.export.bundle import read
 from camrt.export.manifest import Manifest, Source
 
-from .errors import MethodError, MissingExtraError, TargetError
+from .errors import BundleError, MethodError, MissingExtraError, ModelError, TargetError
 from .explainer import Explainer
 from .labels import load_labels
 from .preprocess import Preprocess
@@ -36,7 +39,12 @@ def load(
     labels: str | Path | Sequence[str] | None = None,
     precision: str = "float32",
     output: str | None = None,
+    input: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
+    model: str | Path | None = None,
     threads: int | None = None,
 ) -> Explainer:
     """
@@ -56,11 +64,23 @@ def load(
     labels : str, Path or sequence of str, optional
         Class names, or a .txt, .json or .csv file of them.
     precision : {"float32"}, default "float32"
-        The precision the programs run in; others are refused rather than approximated.
+        The precision the programs run in; others are refused rather than approximated. A model in half precision is
+        run as its float32 twin, and its manifest's ``model["precision"]`` says what it was.
     output : str, optional
-        The output that holds the scores, for a raw model with several.
+        The output that holds the scores, for a raw model with several; any tensor inside may be named too.
+    input : str, optional
+        The input that takes the picture, for a raw model with several.
+    fixed : mapping of str to array_like, optional
+        What a raw model's other inputs are held at, by name; the value of one image where the input follows the batch.
+        A training flag or a dropout ratio need not be given.
     size : tuple of int, optional
-        ``(H, W)`` for a raw model that leaves them open.
+        ``(H, W)`` for a raw model that leaves them open; those of `preprocess` where absent.
+    grid : tuple of int, optional
+        ``(h, w)`` that the tokens of a raw model make up, row by row, in place of what its shapes say.
+    prefix : int, optional
+        Tokens before the grid (class token, distillation token, registers), in place of what is left over.
+    model : str or Path, optional
+        The ``.onnx`` file that a bundle must have been made of; one of any other is refused.
     threads : int, optional
         Threads within one run, which then wait without spinning; ONNX Runtime decides when None.
 
@@ -87,10 +107,18 @@ def load(
     if precision != "float32":
         raise MethodError(f"precision must be 'float32'; got {precision!r}: export the model in that precision instead")
     if isinstance(source, (str, Path)) and Path(source).is_dir():
-        opened: Source = read(source)
+        asked = {"output": output, "input": input, "fixed": fixed, "size": size, "grid": grid, "prefix": prefix}
+        opened: Source = _open_bundle(source, {name: value for name, value in asked.items() if value is not None})
+        if model is not None:
+            _check_origin(opened.manifest, source, model)
         metadata: Mapping[str, str] = {}
+    elif model is not None:
+        raise BundleError("model= names what a bundle was made of; a raw model was given: leave it out")
     else:
-        opened, metadata = _open_raw(source, output, size)
+        opened, metadata = _open_raw(
+            source, output=output, input=input, fixed=fixed, size=size, open_size=_size_of(preprocess), grid=grid,
+            prefix=prefix,
+        )  # fmt: skip
     manifest = opened.manifest
     names = _labels(labels, manifest, metadata)
     chosen, reason = _preprocess(preprocess, manifest, metadata)
@@ -103,9 +131,50 @@ def load(
     )
 
 
-def _open_raw(
-    source: str | Path | bytes, output: str | None, size: tuple[int, int] | None
-) -> tuple[Source, Mapping[str, str]]:
+def _open_bundle(folder: str | Path, asked: Mapping[str, Any]) -> Source:
+    """Read a bundle, whose model's inputs and output were settled when it was exported."""
+    bundle = read(folder)
+    if bundle.version != version("camrt"):
+        raise BundleError(
+            f"the bundle {str(folder)!r} was made by camrt {bundle.version}, this is {version('camrt')}: export it again"
+        )
+    if asked.get("output") == bundle.manifest.output:
+        asked = {name: value for name, value in asked.items() if name != "output"}
+    if asked:
+        raise BundleError(
+            f"{', '.join(asked)} can be chosen for a raw model only; {str(folder)!r} was exported with input "
+            f"{bundle.manifest.input['name']!r} and output {bundle.manifest.output!r}: export it again"
+        )
+    return bundle
+
+
+def _check_origin(manifest: Manifest, folder: str | Path, model: str | Path) -> None:
+    """Refuse a bundle that was not made of a file (with its weights beside it, which only the exporter can find)."""
+    try:
+        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{str(model)!r} cannot be read: {error.strerror}") from error
+    if digest != manifest.model["sha256"] and importlib.util.find_spec("onnx") is not None:
+        from camrt.export.reading import read as read_model
+
+        digest = read_model(model)[1]
+    if digest != manifest.model["sha256"]:
+        raise BundleError(
+            f"the bundle {str(folder)!r} was made of another model (sha256 {manifest.model['sha256'][:12]}) than "
+            f"{str(model)!r} ({digest[:12]}): export it again"
+        )
+
+
+def _size_of(preprocess: str | Mapping[str, Any] | Preprocess | None) -> tuple[int, int] | None:
+    """Return the size that the caller's preprocessing makes, if it says one."""
+    if isinstance(preprocess, Preprocess):
+        return preprocess.size
+    if isinstance(preprocess, Mapping) and "size" in preprocess:
+        return Preprocess.from_dict({"size": preprocess["size"]}).size
+    return None
+
+
+def _open_raw(source: str | Path | bytes, **asked: Any) -> tuple[Source, Mapping[str, str]]:
     """Build programs in memory; the only place where the engine needs the exporter."""
     try:
         from camrt.export.live import open_model
@@ -115,7 +184,7 @@ def _open_raw(
         raise MissingExtraError(
             f"{error.name} is needed to read a raw .onnx file: pip install 'camrt[export]', or give a prepared bundle"
         ) from error
-    live = open_model(source, output=output, size=size)
+    live = open_model(source, **asked)
     return live, live.classifier.metadata
 
 

@@ -178,12 +178,18 @@ def guess(
         return facts.preset("raw"), "The input is uint8, so pixels go in as they are."
     if facts.layout == "nhwc":
         return _whole(facts.preset("tf")), "The channels come last, as Keras and TensorFlow have them: -1..1."
+    if "cntk" in producer.lower():
+        read = _whole(facts.preset("raw"))
+        read = replace(read, color="bgr", name="custom") if facts.channels == 3 else read
+        return read, f"The producer is {producer!r}, whose reader hands out 0..255 (BGR where there are colours)."
     if facts.channels == 1:
         return _whole(facts.preset("unit")), "The input has one channel: grey, 0..1."
     if "caffe" in producer.lower():
         return facts.preset("caffe"), f"The producer is {producer!r}: BGR, 0..255 minus the mean."
     if facts.size == (32, 32):
-        return facts.preset("cifar10"), "The input is 32 x 32, the size of CIFAR-10's pictures."
+        return facts.preset("cifar10"), (
+            "The input is 32 x 32, the size of CIFAR-10's pictures; ImageNet's mean and std, which some use, are near."
+        )
     return facts.preset("imagenet"), "Nothing says otherwise, so ImageNet's mean and std as in torchvision."
 
 

@@ -8,10 +8,9 @@ input; and its logits, the tensor before a final softmax. The file is only read,
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,24 +19,25 @@ import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from camrt.errors import ModelError, NumericError
 
+from .expand import expand, expandable
+from .fusions import is_fused, standard_names, take_apart
+from .head import choose, find_logits
+from .inputs import hold
+from .precision import widen
+from .quantised import Quantised, twin
+from .reading import MAX_MODEL_BYTES, read
 from .shapes import BATCH, annotate, rehearse
-from .vjp import RULES
-from .vjp.emit import dims, initializer
+from .vjp.emit import dims
 from .vjp.table import op_key
 
 __all__ = ["MIN_OPSET", "Classifier", "load"]
 
 MIN_OPSET = 18  # reductions take their axes as an input from here on, so rules need one form only
-MAX_OPSET = 24  # the newest opset the rules were proved at
-MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit of one message; larger models keep their weights outside
-_HEADS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
-_KEEP = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"}  # their bodies round: no gradient in them
-_SHAPE_ONLY = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+MAX_OPSET = 26  # the newest opset the rules were proved at, and that ONNX Runtime takes
+_Sizes = tuple[tuple[int, int] | None, tuple[int, int] | None]  # the caller's, and one for what is left open
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,28 @@ class Classifier:
     head : str
         What the given model applied to the logits: ``"none"``, ``"softmax"``, ``"log_softmax"`` or ``"sigmoid"``.
     output : str
-        Name of the given model's output that was followed.
+        Name of the given model's output that was followed; of the scores behind it where it gives labels.
     batch : int or None
         The only batch size the model runs at; None when it is free.
+    held : dict of str to ndarray
+        What the given model's other inputs are held at.
+    precision : str
+        ``"float16"`` or ``"bfloat16"`` where the given model computes in it and `model` is its float32 twin, else
+        ``"float32"``.
     sha256 : str
         Of the file (and of its external weights).
     given : bytes
-        The model as given, self-contained, for parity checks.
+        The model as given, self-contained, for parity checks: from its image input to its scores. Of a bfloat16 model
+        the twin, because ONNX Runtime's CPU does not run it.
     metadata : dict
         The file's ``metadata_props``.
     producer : str
         The exporter's name and version.
     opset : int
         The opset the file came with.
+    quantised : Quantised or None
+        Where the given model computes with integers, `model` holds its float twin and, as a second output, its own
+        logits (`camrt.export.quantised`).
     """
 
     model: ir.Model
@@ -77,11 +86,14 @@ class Classifier:
     head: str
     output: str
     batch: int | None
+    held: dict[str, np.ndarray[Any, Any]] = field(repr=False)
+    precision: str
     sha256: str
     given: bytes = field(repr=False)
     metadata: dict[str, str]
     producer: str
     opset: int
+    quantised: Quantised | None = None
 
     @property
     def classes(self) -> int:
@@ -93,7 +105,10 @@ def load(
     source: str | Path | bytes,
     *,
     output: str | None = None,
+    input: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    open_size: tuple[int, int] | None = None,
     max_bytes: int = MAX_MODEL_BYTES,
 ) -> Classifier:
     """
@@ -104,9 +119,15 @@ def load(
     source : str, Path or bytes
         An ``.onnx`` file, or its bytes. Weights beside the file are read only from its own folder.
     output : str, optional
-        The output that holds the scores, for a model with several.
+        The output that holds the scores, for a model with several; any tensor inside may be named too.
+    input : str, optional
+        The input that takes the picture, for a model with several.
+    fixed : mapping of str to array_like, optional
+        A value for each other input; of one image, where the input follows the batch.
     size : tuple of int, optional
         ``(H, W)`` of the input, for a model that leaves them open.
+    open_size : tuple of int, optional
+        The same where `size` is absent, without a word where the model has a size of its own.
     max_bytes : int, default 2**31 - 1
         The largest file read, external weights included in the sum.
 
@@ -126,11 +147,20 @@ def load(
     -----
     Cost: reads the file once; two walks over the graph without computing any layer.
     """
-    proto, sha = _read(source, max_bytes)
-    given = proto.SerializeToString()
+    proto, sha = read(source, max_bytes)
+    producer = f"{proto.producer_name} {proto.producer_version}".strip()
+    metadata = {p.key: p.value for p in proto.metadata_props}
     opset = _opset(proto)
+    name = choose(proto, output)
+    held = hold(proto, input, fixed)
+    given = proto.SerializeToString()
+    proto = _inline(proto)
+    precision = widen(proto)
+    if precision == "bfloat16":
+        given = proto.SerializeToString()
+    sizes = (size, open_size)
     try:
-        model = ir.from_proto(_lift(_inline(proto), opset, size))
+        model = ir.from_proto(_lift(standard_names(proto), opset, sizes))
     except ir.serde.SerdeError as error:
         cause: BaseException = error
         while isinstance(cause.__cause__, Exception):
@@ -138,146 +168,20 @@ def load(
         raise ModelError(f"the model is damaged ({' '.join(str(cause).split())[:160]}): export it again") from error
     _simplify(model)
     x = _image_input(model)
-    head_output = _choose_output(model, output)
-    batch = _annotate(model, x, size)
+    quantised = twin(model, x)
+    batch = _annotate(model, x, sizes)
     _simplify(model)
     _check_weights(model)
-    logits, head = _find_logits(model, head_output)
+    logits, head = find_logits(model, model.graph.outputs[0], batch)
     for value in list(model.graph.outputs):
         model.graph.outputs.remove(value)
     model.graph.outputs.append(logits)
     passes.RemoveUnusedNodesPass()(model)
-    name = head_output.name or ""
-    producer = f"{proto.producer_name} {proto.producer_version}".strip()
-    metadata = {p.key: p.value for p in proto.metadata_props}
-    return Classifier(model, x, logits, head, name, batch, sha, given, metadata, producer, opset)
-
-
-# reading ---------------------------------------------------------------------------------------------------------
-
-
-def _read(source: str | Path | bytes, max_bytes: int) -> tuple[onnx.ModelProto, str]:
-    """Return the parsed model, self-contained, and the sha256 of all that was read."""
-    folder = None
-    if isinstance(source, bytes):
-        data, title = source, "the given data"
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise ModelError(
-                f"an .onnx file was wanted, {str(path)!r} is {'a folder' if path.is_dir() else 'not there'}"
-            )
-        _check_bytes(path.stat().st_size, max_bytes, str(path))
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-        folder, title = path.resolve().parent, repr(str(path))
-    _check_bytes(len(data), max_bytes, title)
-    digest = hashlib.sha256(data)
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except (DecodeError, RecursionError) as error:
-        raise ModelError(f"{title} is not an ONNX model (or is cut short): give a complete .onnx file") from error
-    if not proto.graph.node or not proto.graph.output:
-        raise ModelError(f"{title} holds no graph: give a complete .onnx file")
-    _check_text(proto, title)
-    _read_external(proto, folder, len(data), max_bytes, digest)
-    _check_tensors(proto)
-    try:
-        onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"{title} is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from error
-    return proto, digest.hexdigest()
-
-
-def _check_bytes(size: int, max_bytes: int, title: str) -> None:
-    """Refuse what is empty or too large before it is read."""
-    if size == 0:
-        raise ModelError(f"{title} is empty: give a complete .onnx file")
-    if size > max_bytes:
-        raise ModelError(f"{title} has {size} bytes, at most {max_bytes} are read: raise max_bytes or shrink the model")
-
-
-def _check_text(message: Message, title: str) -> None:
-    """Refuse names that are not UTF-8; protobuf hands them out as bytes."""
-    for entry, value in message.ListFields():
-        if entry.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
-            continue
-        for item in [value] if isinstance(value, (str, bytes, Message)) else value:
-            if isinstance(item, Message):
-                _check_text(item, title)
-            elif isinstance(item, bytes):
-                raise ModelError(f"{title} holds {item[:40]!r} for a name, which is not UTF-8: the file is damaged")
-
-
-def _tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Return every tensor of the main graph and of its functions' constants."""
-    found = list(proto.graph.initializer)
-    nodes = [*proto.graph.node, *(node for f in proto.functions for node in f.node)]
-    found += [a.t for node in nodes for a in node.attribute if a.HasField("t")]
-    return found
-
-
-def _read_external(proto: onnx.ModelProto, folder: Path | None, size: int, max_bytes: int, digest: Any) -> None:
-    """Read weights that lie outside the file, from its own folder only."""
-    for tensor in _tensors(proto):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entry = {e.key: e.value for e in tensor.external_data}
-        location = entry.get("location", "")
-        if folder is None:
-            raise ModelError(
-                f"tensor {tensor.name!r} lies outside the model ({location!r}): give the file's path, not its bytes"
-            )
-        inside = PurePosixPath(location.replace("\\", "/"))
-        path = folder / inside
-        unsafe = not location or inside.is_absolute() or ".." in inside.parts or ":" in location
-        if unsafe or not path.resolve().is_relative_to(folder):
-            raise ModelError(f"tensor {tensor.name!r} points outside the model's folder ({location!r}): refused")
-        if not path.is_file():
-            raise ModelError(
-                f"tensor {tensor.name!r} wants the weights file {location!r}, which is not beside the model"
-            )
-        try:
-            offset = int(entry.get("offset", 0))
-            length = int(entry.get("length", path.stat().st_size - offset))
-        except ValueError as error:
-            raise ModelError(f"tensor {tensor.name!r} has an offset or length that is not a number: refused") from error
-        if offset < 0 or length < 0 or offset + length > path.stat().st_size:
-            raise ModelError(
-                f"tensor {tensor.name!r} wants bytes {offset} to {offset + length} of {location!r}, which is shorter"
-            )
-        size += length
-        _check_bytes(size, max_bytes, "the model with its weights")
-        with path.open("rb") as file:
-            file.seek(offset)
-            tensor.raw_data = file.read(length)
-        digest.update(tensor.raw_data)
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
-
-
-def _check_tensors(proto: onnx.ModelProto) -> None:
-    """Check that every tensor holds as much data as its shape says, before anything allocates by it."""
-    for tensor in _tensors(proto):
-        count = int(np.prod(tensor.dims, dtype=object)) if tensor.dims else 1
-        if any(d < 0 for d in tensor.dims):
-            raise ModelError(f"tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}")
-        if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-            continue
-        if not tensor.HasField("raw_data"):
-            continue
-        try:
-            bits = ir.DataType(tensor.data_type).bitwidth
-        except (ValueError, TypeError) as error:
-            raise ModelError(f"tensor {tensor.name!r} has the unknown element type {tensor.data_type}") from error
-        if len(tensor.raw_data) != -(-count * bits // 8):
-            raise ModelError(
-                f"tensor {tensor.name!r} of shape {list(tensor.dims)} should hold {-(-count * bits // 8)} bytes, it holds "
-                f"{len(tensor.raw_data)}: the file is damaged"
-            )
+    if quantised is not None:
+        quantised.join(model, logits, head)
+        batch = 1 if quantised.is_dynamic else batch
+    kept = (sha, given, metadata, producer, opset, quantised)
+    return Classifier(model, x, logits, head, name, batch, held, precision or "float32", *kept)
 
 
 # normalising -----------------------------------------------------------------------------------------------------
@@ -298,52 +202,12 @@ def _opset(proto: onnx.ModelProto) -> int:
 
 
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Inline local functions, and expand operators that have no rule but are defined by others."""
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
-    return proto
+    """Inline local functions."""
+    return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
 
 
-def _expandable(proto: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Return the operators that have no gradient rule of their own but are defined by a function body."""
-    version = _opset(proto)
-    chosen = set()
-    used = {node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx")}
-    for op in used - set(RULES) - _KEEP:
-        if not onnx.defs.has(op, version, ""):
-            continue
-        schema = onnx.defs.get_schema(op, version, "")
-        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
-            chosen.add(("", op))
-    return sorted(chosen)
-
-
-def _expand(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Expand operators that have no gradient rule of their own."""
-    chosen = _expandable(proto)
-    if not chosen:
-        return proto
-    _spell_out_defaults(proto, {op for _, op in chosen})
-    declared = {value.name for value in proto.graph.input}
-    for tensor in proto.graph.initializer:  # the inliner asks inputs alone for element types
-        if tensor.name not in declared:
-            proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return onnx.inliner.inline_selected_functions(proto, chosen, inline_schema_functions=True)
-
-
-def _spell_out_defaults(proto: onnx.ModelProto, ops: Collection[str]) -> None:
-    """Write down the attributes that nodes leave at their default: the inliner hands on those that are there alone."""
-    version = _opset(proto)
-    for node in proto.graph.node:
-        if node.op_type in ops and node.domain in ("", "ai.onnx"):
-            given = {attribute.name for attribute in node.attribute}
-            schema = onnx.defs.get_schema(node.op_type, version, "")
-            defaults = [a.default_value for a in schema.attributes.values() if a.name not in given]
-            node.attribute.extend(value for value in defaults if value.name)
-
-
-def _lift(proto: onnx.ModelProto, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """Convert to the opset the rules are written for, and expand functions that save rules."""
+def _lift(proto: onnx.ModelProto, opset: int, sizes: _Sizes) -> onnx.ModelProto:
+    """Take apart what is fused, convert to the opset the rules are written for, and expand functions that save rules."""
     for value in proto.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 1:  # some write -1, some 0, for what is open
@@ -351,11 +215,12 @@ def _lift(proto: onnx.ModelProto, opset: int, size: tuple[int, int] | None) -> o
     del proto.graph.value_info[:]  # whoever changed the input's size by hand left these as they were
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
-    if opset >= MIN_OPSET and not _expandable(proto):
+    if is_fused(proto):
+        _rehearse(proto, sizes)
+        proto = take_apart(proto)
+    if opset >= MIN_OPSET and not expandable(proto):
         return proto
-    model = ir.from_proto(proto)
-    x = _image_input(model)
-    rehearse(model, x, _sizes(x, size))
+    _rehearse(proto, sizes)
     try:
         proto = onnx.shape_inference.infer_shapes(proto)
     except onnx.shape_inference.InferenceError as error:
@@ -369,7 +234,14 @@ def _lift(proto: onnx.ModelProto, opset: int, size: tuple[int, int] | None) -> o
             raise ModelError(
                 f"the model's opset {opset} cannot be lifted to {MIN_OPSET} ({detail}): re-export it"
             ) from error
-    return _expand(proto)
+    return expand(proto)
+
+
+def _rehearse(proto: onnx.ModelProto, sizes: _Sizes) -> None:
+    """Walk the graph once before onnx's own passes do."""
+    model = ir.from_proto(proto)
+    x = _image_input(model)
+    rehearse(model, x, _sizes(x, *sizes))
 
 
 def _simplify(model: ir.Model) -> None:
@@ -379,12 +251,21 @@ def _simplify(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type == "Dropout" and node.domain == "" and node.inputs[0] is not None:
             _bypass(model.graph, node)
+        elif node.op_type == "Cast" and _is_idle(node):
+            node.op_type = "Identity"
+            node.attributes.clear()
     passes.IdentityEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     passes.NameFixPass()(model)
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"
+
+
+def _is_idle(node: ir.Node) -> bool:
+    """Tell a Cast to the type that is there already."""
+    source = node.inputs[0]
+    return source is not None and source.dtype is not None and int(source.dtype) == node.attributes["to"].as_int()
 
 
 def _bypass(graph: ir.Graph, node: ir.Node) -> None:
@@ -407,16 +288,16 @@ def _image_input(model: ir.Model) -> ir.Value:
     return free[0]
 
 
-def _sizes(x: ir.Value, size: tuple[int, int] | None) -> list[int | None]:
+def _sizes(x: ir.Value, size: tuple[int, int] | None, open_size: tuple[int, int] | None) -> list[int | None]:
     """Return the shape of the image input, an open size filled in, None for a free batch."""
     if x.shape is None:
         raise AssertionError("checked by _image_input")
     given = [d if isinstance(d, int) and d > 0 else None for d in x.shape]
     channels_last = given[3] in (1, 3, 4) and given[1] not in (1, 3, 4)
     places = (1, 2) if channels_last else (2, 3)
-    for place, length in zip(places, size or (None, None), strict=True):
+    for place, length, fallback in zip(places, size or (None, None), open_size or (None, None), strict=True):
         if given[place] is None:
-            given[place] = length
+            given[place] = length or fallback
         elif length is not None and given[place] != length:
             raise ModelError(
                 f"the model's input is {[given[p] for p in places]} pixels (H, W), size={size} does not fit"
@@ -426,9 +307,9 @@ def _sizes(x: ir.Value, size: tuple[int, int] | None) -> list[int | None]:
     return given
 
 
-def _annotate(model: ir.Model, x: ir.Value, size: tuple[int, int] | None) -> int | None:
+def _annotate(model: ir.Model, x: ir.Value, sizes: _Sizes) -> int | None:
     """Find every shape with a free batch; where the graph does not allow that, at its own fixed batch."""
-    given = _sizes(x, size)
+    given = _sizes(x, *sizes)
     batch = given[0]
     try:
         annotate(model, x, [None, *given[1:]])
@@ -470,65 +351,3 @@ def _check_weights(model: ir.Model) -> None:
         bad = int(array.size - np.isfinite(array).sum())
         if bad and (np.isnan(array).any() or array.size > 1):
             raise NumericError(f"weight {name!r} holds {bad} NaN or infinite numbers of {array.size}: repair the model")
-
-
-# the head --------------------------------------------------------------------------------------------------------
-
-
-def _choose_output(model: ir.Model, name: str | None) -> ir.Value:
-    """Return the output that holds the scores."""
-    outputs: Sequence[ir.Value] = list(model.graph.outputs)
-    names = [value.name for value in outputs]
-    if name is not None:
-        if name not in names:
-            raise ModelError(f"the model has no output {name!r}; it has: {', '.join(map(str, names))}")
-        chosen = outputs[names.index(name)]
-    elif len(outputs) == 1:
-        chosen = outputs[0]
-    else:
-        raise ModelError(
-            f"the model has {len(outputs)} outputs ({', '.join(map(str, names))}): choose one with output="
-        )
-    for value in outputs:
-        if value is not chosen:
-            model.graph.outputs.remove(value)
-    return chosen
-
-
-def _is_over_classes(node: ir.Node, source: ir.Value) -> bool:
-    """Tell a softmax that compares the scores of one image, not those of several."""
-    shape = dims(source) if source.shape is not None else ()
-    return node.op_type == "Sigmoid" or (len(shape) > 1 and node.attributes.get_int("axis", -1) % len(shape) != 0)
-
-
-def _find_logits(model: ir.Model, output: ir.Value) -> tuple[ir.Value, str]:
-    """Return the scores before a final softmax as (N, C), and what was applied to them."""
-    value, head, node = output, "none", output.producer()
-    while node is not None and (node.op_type in _SHAPE_ONLY or node.op_type in _HEADS):
-        source = node.inputs[0]
-        if source is None:
-            break
-        if node.op_type in _HEADS:
-            if _is_over_classes(node, source):
-                value, head = source, _HEADS[node.op_type]
-            break
-        node = source.producer()
-    if head == "none":
-        value = output
-    shape = dims(value) if value.shape is not None else ()
-    rest = [d for d in shape[1:] if d != 1]
-    if not shape or len(rest) != 1 or not isinstance(rest[0], int):
-        raise ModelError(
-            f"a classifier with scores of shape (N, C) was wanted, output {output.name!r} has shape "
-            f"{list(shape) or 'unknown'}: name another output, or cut the model at its class scores"
-        )
-    if value.dtype is None or not value.dtype.is_floating_point():
-        raise ModelError(f"floating-point scores were wanted, output {output.name!r} is {value.dtype}")
-    if len(shape) == 2:
-        return value, head
-    target = initializer(model.graph, np.array([-1, rest[0]], np.int64), "camrt/logits_shape")
-    flat = ir.node("Reshape", [value, target], name="camrt/logits")
-    flat.outputs[0].name, flat.outputs[0].dtype = "camrt/logits", value.dtype
-    flat.outputs[0].shape = ir.Shape([shape[0], rest[0]])
-    model.graph.append(flat)
-    return flat.outputs[0], head

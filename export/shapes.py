@@ -12,7 +12,7 @@ nodes replaced by initializers, and ``Reshape`` targets freed of batch arithmeti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,12 @@ MAX_FOLD = 2**24  # elements of a folded constant that is larger than what it is
 
 _NEVER_FOLD = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _CONTROL = {"If", "Loop", "Scan"}
+_REFERENCE_FROM = {"DequantizeLinear": 21, "QuantizeLinear": 21}  # older ones compute the same, and have no reference
+_CHOOSES = {  # these take some of their numbers as they are, so equal results at two batches come from what is fixed
+    *("Cast", "CastLike", "Concat", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Shape"),
+    *("Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+}
+_KEEPS_SHAPE = {"GroupNormalization", "MeanVarianceNormalization"}  # onnx infers the type alone
 
 Concrete = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -149,6 +155,8 @@ class _Walk:
         if node.op_type in ("Shape", "Size"):
             return self._fold_shape(node)
         inputs = [None if v is None else self.constant(v) for v in node.inputs]
+        if node.op_type == "CastLike" and inputs[0] is not None and node.inputs[1] in self.types:
+            return [inputs[0].astype(ir.DataType(self.types[node.inputs[1]]).numpy())]  # only its type is asked for
         if any(v is not None and a is None for v, a in zip(node.inputs, inputs, strict=True)):
             return None
         if not node.inputs and node.op_type != "Constant":
@@ -156,7 +164,8 @@ class _Walk:
         if not self._is_small(node, inputs):
             return None
         try:
-            operator = load_op("", node.op_type, self.opset)(ir.serde.serialize_node(node), self.run_params)
+            version = max(self.opset, _REFERENCE_FROM.get(node.op_type, 0))
+            operator = load_op("", node.op_type, version)(ir.serde.serialize_node(node), self.run_params)
             result = operator.run(*inputs)
         except Exception:  # noqa: BLE001 - no reference for it, or NumPy refused: leave it to shape inference, which says why
             return None
@@ -213,17 +222,38 @@ class _Walk:
                 f"node {node.name!r} uses operator {node.op_type}, unknown at opset {self.opset}; re-export the model"
             ) from error
         try:
-            return onnx.shape_inference.infer_node_outputs(
+            found = onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), kinds, data, opset_imports=self.imports
             )
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             detail = " ".join(str(error).split())[:200]
             raise ModelError(f"node {node.name!r} ({node.op_type}) does not fit its inputs: {detail}") from error
+        misfit = _misfit(node, [None if v is None else self.shapes[v] for v in node.inputs])
+        if misfit:
+            raise ModelError(f"node {node.name!r} ({node.op_type}) does not fit its inputs: {misfit}")
+        if node.op_type in _KEEPS_SHAPE and node.inputs[0] is not None and node.outputs[0].name:
+            return {**found, node.outputs[0].name: kinds[node.inputs[0].name or ""]}
+        return found
 
     def _is_shape_data(self, value: ir.Value) -> bool:
         """Tell whether a value can hold sizes, axes or pads, which shape inference wants to see."""
         shape = self.shapes.get(value)
         return shape is not None and len(shape) <= 1 and int(np.prod(shape)) <= 4096
+
+
+def _misfit(node: ir.Node, shapes: Sequence[Concrete | None]) -> str:
+    """Say which channels of a convolution contradict each other, which onnx's inference leaves to the run."""
+    if node.op_type not in ("Conv", "ConvTranspose") or any(s is None or len(s) < 2 for s in shapes[:2]):
+        return ""
+    (_, channels, *_), weight, *bias = (s or () for s in shapes)
+    group = node.attributes.get_int("group", 1)
+    is_turned = node.op_type == "ConvTranspose"
+    wanted, made = (weight[0], weight[1] * group) if is_turned else (weight[1] * group, weight[0])
+    if channels != wanted:
+        return f"its weight of shape {list(weight)} in {group} group(s) takes {wanted} channels, {channels} come"
+    if bias and bias[0] not in ((), (made,)):
+        return f"its bias has shape {list(bias[0])}, {made} channels are made"
+    return ""
 
 
 def _infer_contrib(node: ir.Node, walk: _Walk) -> Mapping[str, onnx.TypeProto]:
@@ -295,18 +325,36 @@ def annotate(model: ir.Model, image: ir.Value, shape: Sequence[int | None]) -> N
     """
     walks = [_Walk(model, image, shape, batch) for batch in _PROBES]
     low, high = walks
+    unsure: set[ir.Value] = set()  # the same at both probe batches, though computed from the batch
     for node in list(model.graph):
         for value in node.outputs:
             value.shape = _symbolic(low.shapes.get(value), high.shapes.get(value))
             if value in low.types:
                 value.dtype = ir.DataType(low.types[value])
-        if all(v in low.data and v in high.data and np.array_equal(low.data[v], high.data[v]) for v in node.outputs):
-            _replace(model.graph, node, low.data)
+        if all(_agree(v, low, high) for v in node.outputs):
+            if _may_decide(node, low, high, unsure):
+                unsure.update(node.outputs)
+            else:
+                _replace(model.graph, node, low.data)
         elif node.op_type == "Reshape":
             _free_reshape(model.graph, node)
         elif node.op_type == "Gather" and all(_gathers_in_order(node, walk) for walk in walks):
             _reshape_instead(model.graph, node)
     image.shape = ir.Shape([BATCH if d is None else d for d in shape])
+
+
+def _agree(value: ir.Value, low: _Walk, high: _Walk) -> bool:
+    """Tell whether both walks know a value's numbers, and the same."""
+    return value in low.data and value in high.data and np.array_equal(low.data[value], high.data[value])
+
+
+def _may_decide(node: ir.Node, low: _Walk, high: _Walk, unsure: Collection[ir.Value]) -> bool:
+    """Tell whether numbers that agree may differ at other batches: a comparison or a maximum hides the batch, a choice does not."""
+    sources = [v for v in node.inputs if v is not None]
+    if any(v in unsure for v in sources):
+        return True
+    varies = any(v in low.data and not _agree(v, low, high) for v in sources)
+    return varies and node.op_type not in _CHOOSES
 
 
 def _replace(graph: ir.Graph, node: ir.Node, data: Mapping[ir.Value, Array]) -> None:

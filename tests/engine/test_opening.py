@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 import camrt
 from camrt.errors import BundleError, ImageError, MethodError, MissingExtraError, ModelError, TargetError
+from camrt.export.bundle import read, write
 from camrt.export.write import export
 from camrt.opening import KEPT
 from tests import tiny
+from tests.export.onnx_text import tokens
 
 OWN = {
     "labels": json.dumps(["v", "w", "x", "y", "z"]),
@@ -50,6 +53,70 @@ def test_a_bundle_keeps_labels_and_preprocessing(tmp_path: Path) -> None:
     assert kept.preprocess == preprocess
     assert kept.preprocess_reason == KEPT
     assert camrt.load(tmp_path / "b", preprocess="unit").preprocess.name == "unit"
+
+
+def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
+    export(tiny.gap(), tmp_path / "b")
+    given = read(tmp_path / "b")
+    programs = [replace(p, model=Path(str(p.model)).read_bytes()) for p in given.programs]
+    weights = (tmp_path / "b" / "weights.bin").read_bytes()
+    write(tmp_path / "old", given.manifest, programs, weights, "0.0.0")
+    with pytest.raises(BundleError, match=r"was made by camrt 0\.0\.0, this is .*: export it again"):
+        camrt.load(tmp_path / "old")
+
+
+def test_a_bundle_of_another_model_is_refused_where_the_model_is_named(tmp_path: Path) -> None:
+    """Of a model with weights beside it, both files count."""
+    one, other, apart = (tmp_path / f"{name}.onnx" for name in ("one", "other", "apart"))
+    one.write_bytes(tiny.gap())
+    other.write_bytes(tiny.gap(seed=1))
+    onnx.save(onnx.load(one), apart, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    for path in (one, apart):
+        export(path, tmp_path / path.stem)
+        assert camrt.load(tmp_path / path.stem, model=path).manifest.model["name"] == path.stem
+        with pytest.raises(BundleError, match="was made of another model"):
+            camrt.load(tmp_path / path.stem, model=other)
+    with pytest.raises(BundleError, match="a raw model was given"):
+        camrt.load(one, model=one)
+    with pytest.raises(ModelError, match="cannot be read"):
+        camrt.load(tmp_path / "one", model=tmp_path / "none.onnx")
+    (tmp_path / "weights.bin").write_bytes(bytes(reversed((tmp_path / "weights.bin").read_bytes())))
+    with pytest.raises(BundleError, match="was made of another model"):
+        camrt.load(tmp_path / "apart", model=apart)
+
+
+def test_what_was_settled_at_export_cannot_be_chosen_again(tmp_path: Path) -> None:
+    export(tiny.gap(), tmp_path / "b")
+    assert camrt.load(tmp_path / "b", output="scores").manifest.output == "scores"
+    with pytest.raises(BundleError, match=r"output, size can be chosen for a raw model only; .* output 'scores'"):
+        camrt.load(tmp_path / "b", output="a2", size=tiny.SIZE)
+
+
+def test_how_tokens_lie_can_be_said_for_a_raw_model_and_is_kept_in_its_bundle(tmp_path: Path) -> None:
+    x = tiny.images(2)[..., :8, :8]
+    square = camrt.load(tokens()).explain(x, target=2).raw
+    wide = camrt.load(tokens(), grid=(2, 8), prefix=1)
+    raw = wide.explain(x, target=2).raw
+    assert (square.shape, raw.shape) == ((2, 1, 4, 4), (2, 1, 2, 8))
+    np.testing.assert_allclose(raw.reshape(2, 16), square.reshape(2, 16), rtol=1e-5, atol=1e-7)  # row by row
+    export(tokens(), tmp_path / "b", grid=(2, 8))
+    np.testing.assert_allclose(camrt.load(tmp_path / "b").explain(x, target=2).raw, raw, rtol=1e-5, atol=1e-7)
+    with pytest.raises(BundleError, match="grid, prefix can be chosen for a raw model only"):
+        camrt.load(tmp_path / "b", grid=(2, 8), prefix=1)
+
+
+def test_a_size_that_the_model_leaves_open_is_that_of_the_preprocessing() -> None:
+    model = onnx.load_from_string(tiny.gap())
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.Clear()
+    data, x = bytes(model.SerializeToString()), tiny.images(2)
+    want = camrt.load(tiny.gap()).explain(x, target=2)
+    given = camrt.load(data, preprocess={"size": tiny.SIZE})
+    for opened in (given, camrt.load(data, preprocess=given.preprocess), camrt.load(data, size=tiny.SIZE)):
+        assert opened.preprocess.size == tiny.SIZE
+        np.testing.assert_array_equal(opened.explain(x, target=2).raw, want.raw)
+    with pytest.raises(ModelError, match="leaves its size open"):
+        camrt.load(data, preprocess="imagenet")
 
 
 def test_labels_must_be_one_a_class_and_foreign_metadata_is_left_alone() -> None:

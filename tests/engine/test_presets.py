@@ -23,7 +23,9 @@ GUESSES: list[tuple[list[int | str | None], str, str, str, str, str]] = [
     (["unk", 64, 64, 1], "float32", "tf2onnx", "tf", "squash", "channels come last"),
     ([1, 224, 224, 3], "uint8", "tf2onnx", "raw", "crop", "uint8"),
     (["b", 3, 32, 32], "float32", "pytorch", "cifar10", "squash", "CIFAR-10"),
-    ([1, 1, 28, 28], "float32", "CNTK", "unit", "squash", "one channel"),
+    ([1, 1, 28, 28], "float32", "pytorch", "unit", "squash", "one channel"),
+    ([1, 1, 28, 28], "float32", "CNTK", "raw", "squash", "producer is 'CNTK'"),
+    ([1, 3, 224, 224], "float32", "CNTK", "custom", "crop", "producer is 'CNTK'"),
     ([1, 4, 64, 64], "float32", "", "bands", "crop", "4 channels"),
     ([1, 64, 64, 13], "float32", "", "bands", "crop", "13 channels"),
 ]
@@ -131,6 +133,7 @@ def test_the_guess_agrees_with_what_is_known_of_real_models(realdata: Path) -> N
         "mobilenetv2": "imagenet",
         "keras_mobilenet": "tf",
         "keras_fer": "tf",
+        "mnist_cntk": "raw",
         "tflite": "raw",
         "vit_cifar10": "cifar10",
         "mbv2_cifar10": "cifar10",

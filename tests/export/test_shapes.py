@@ -33,6 +33,9 @@ BODIES = {
     "zero = Constant<value_int=0>() f = Gather<axis=1>(j, zero) y = Gemm(f, w4, b2)",
     "slices": f"{CONV} s = Shape(a) one = Constant<value_ints=[1]>() two = Constant<value_ints=[2]>() ch = Slice(s, one, two) "
     f"half = Div(ch, two) zero = Constant<value_ints=[0]>() b = Slice(a, zero, half, one) e = Concat<axis=1>(b, b) {HEAD.replace('(a)', '(e)')}",
+    "largest": f"{CONV} s = Shape(a) t = Cast<to=1>(s) m = ReduceMax<keepdims=0>(t) b = Mul(a, m) {HEAD.replace('(a)', '(b)')}",
+    "more": f"{CONV} s = Shape<end=1>(a) ten = Constant<value_ints=[10]>() big = Greater(s, ten) t = Cast<to=1>(big) "
+    f"o = Identity(t) b = Sub(a, o) {HEAD.replace('(a)', '(b)')}",
     "where": f"{CONV} s = Shape(a) minus = Constant<value_ints=[-1, -1, -1, -1]>() eq = Equal(minus, s) to = Where(eq, minus, s) "
     f"b = Expand(a, to) {HEAD.replace('(a)', '(b)')}",
 }
@@ -76,7 +79,7 @@ def eval_dims(shape: tuple[int | str, ...], batch: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("body", BODIES)
 def test_the_model_computes_what_it_did_at_any_batch(body: str) -> None:
     given, model = model_of(body)
-    for batch in (1, 3):
+    for batch in (1, 3, 20):
         x = np.random.default_rng(0).normal(size=(batch, 3, 8, 8)).astype(np.float32)
         (want,) = run(given, ["y"], x)
         (got,) = run(ir.to_proto(model), ["y"], x)
@@ -130,7 +133,7 @@ def test_a_gather_that_only_reshapes_becomes_a_reshape() -> None:
     last = next(node for node in model.graph if node.op_type == "Gemm").inputs[0]
     assert last is not None
     assert (last.name, last.producer().op_type, dims(last)) == ("f", "Reshape", (BATCH, 4))  # type: ignore[union-attr]
-    for batch in (1, 3):
+    for batch in (1, 3, 20):
         x = np.random.default_rng(0).normal(size=(batch, 3, 8, 8)).astype(np.float32)
         np.testing.assert_array_equal(run(ir.to_proto(model), ["y"], x)[0], run(given, ["y"], x)[0])
 
@@ -188,6 +191,38 @@ def test_operators_that_do_not_fit_their_inputs_are_named(body: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+MISFITS = {
+    "channels": ("b = Conv(a, w3)", (2, 5, 3, 3), r"\[2, 5, 3, 3\] in 1 group\(s\) takes 5 channels, 4 come"),
+    "groups": ("b = Conv<group=2>(a, w3)", (2, 4, 3, 3), "in 2 group.* takes 8 channels, 4 come"),
+    "transposed": ("b = ConvTranspose(a, w3)", (5, 2, 3, 3), "takes 5 channels, 4 come"),
+    "bias": ("b = Conv(a, w3, b2)", (2, 4, 3, 3), r"its bias has shape \[5\], 2 channels are made"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_channels_that_onnx_does_not_compare_are_compared(case: str) -> None:
+    body, shape, said = MISFITS[case]
+    model = ir.from_proto(classifier(f"{CONV} {body} {HEAD.replace('(a)', '(b)')}", {**WEIGHTS, "w3": shape}))
+    with pytest.raises(ModelError, match=f"does not fit its inputs: .*{said}"):
+        annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+
+
+def test_convolutions_that_fit_are_let_through() -> None:
+    body = f"{CONV} b = Conv<group=2>(a, w3, b3) d = ConvTranspose<group=2>(b, w4, b4) {HEAD.replace('(a)', '(d)')}"
+    weights = {"w3": (6, 2, 3, 3), "b3": (6,), "w4": (6, 2, 3, 3), "b4": (4,)}
+    model = ir.from_proto(classifier(body, {**WEIGHTS, **weights}))
+    annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+    assert dims(model.graph.outputs[0]) == ("N", 5)
+
+
+def test_normalisations_that_onnx_gives_no_shape_have_that_of_their_input() -> None:
+    body = f"{CONV} b = GroupNormalization<num_groups=2>(a, s, z) {HEAD.replace('(a)', '(b)')}"
+    model = ir.from_proto(classifier(body, {**WEIGHTS, "s": (4,), "z": (4,)}, opset=21))
+    annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+    (value,) = (v for node in model.graph if node.op_type == "GroupNormalization" for v in node.outputs)
+    assert dims(value) == ("N", 4, 8, 8)
+
+
 def test_a_rehearsal_refuses_what_finding_shapes_would_and_changes_nothing() -> None:
     given = classifier(BODIES["where"], {**WEIGHTS, **EXTRA})
     model = ir.from_proto(given)
@@ -211,3 +246,15 @@ def test_an_operator_newer_than_the_opset_is_named() -> None:
     next(node for node in model.graph if node.op_type == "Relu").op_type = "Gelu"
     with pytest.raises(ModelError, match="uses operator Gelu, unknown at opset 18"):
         annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+
+
+def test_a_constant_cast_to_the_type_of_another_tensor_is_a_constant() -> None:
+    """Function bodies write their numbers so; what is read of the other tensor is its type alone."""
+    body = f"{CONV} half = Constant<value_float=0.5>() k = CastLike(half, a) b = Mul(a, k) {HEAD.replace('(a)', '(b)')}"
+    model = ir.from_proto(classifier(body, WEIGHTS))
+    annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+    assert "CastLike" not in {node.op_type for node in model.graph}
+    (product,) = (node for node in model.graph if node.op_type == "Mul")
+    held = product.inputs[1]
+    assert held is not None and held.const_value is not None
+    assert (held.dtype, float(held.const_value.numpy())) == (ir.DataType.FLOAT, 0.5)
