@@ -13,7 +13,7 @@ import numpy as np
 
 from camrt.kernels import Array, is_cupy
 
-__all__ = ["Array", "has_negative", "namespace", "total"]
+__all__ = ["Array", "has_negative", "namespace", "planes", "total"]
 
 
 def namespace(array: Array) -> Any:
@@ -62,6 +62,25 @@ def has_negative(acts: Array) -> Array:
     """
     signed: Array = acts.min(axis=(1, 2, 3)) < 0
     return signed
+
+
+def planes(image: Array, size: tuple[int, int]) -> Array:
+    """
+    Return an array of the image's shape with its channels first.
+
+    Parameters
+    ----------
+    image : ndarray, shape (N, C, H, W) or (N, H, W, C)
+        The model's input, or anything of its shape.
+    size : tuple of int
+        ``(H, W)``.
+
+    Returns
+    -------
+    ndarray, shape (N, C, H, W)
+        A view.
+    """
+    return image if image.shape[2:] == size else image.transpose(0, 3, 1, 2)
 
 
 def total(array: Array) -> Array:

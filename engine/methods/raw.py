@@ -89,7 +89,7 @@ def raw_map(
         check_finite(evidence["acts"], method.id, layer)  # type: ignore[arg-type]
         raise NumericError(f"{method.id} at layer {layer!r}: the decomposition did not converge ({error})") from error
     check_finite(array, method.id, layer)
-    return Result(array, flags, "heatmap" if gives == "heatmap" else "map")
+    return Result(array, flags, "heatmap" if gives == "heatmap" else "map", result.raw_input)
 
 
 def check_finite(array: Array, method: str, layer: str) -> None:

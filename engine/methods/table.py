@@ -39,6 +39,14 @@ EVIDENCE: Mapping[str, str] = MappingProxyType(
         "x": "(N,...) the model's input",
         "gradients_at": "callable x -> (acts, grads) for the same targets",
         "gradients_of": "callable seed (N,C) -> grads (N,K,h,w)",
+        "piecewise": "whether the model is piecewise linear behind the layer",
+        "seed": "callable () -> (N,C) the target's cotangent at the logits",
+        "logits_from": "callable acts -> logits that the layer's tail makes of other activations",
+        "gradients_from": "callable (acts, seed) -> grads at other activations",
+        "guided_of": "callable seed -> guided gradient at the input, shaped like x",
+        "full_of": "callable (seed, times bias) -> gradient at the input, and (N,...) at every tensor with a bias",
+        "relevance_of": "callable (relevance of the logits, with biases) -> (N,K,h,w) relevance of the layer",
+        "lift_of": "callable seed -> (N,K,h,w) contributions to the change from activations of zero",
     }
 )
 
@@ -56,11 +64,14 @@ class Result:
         What a reader of the map must know, for example ``unstable`` or ``skipped_channels``.
     gives : {"weights", "map", "heatmap"}, optional
         What `array` is, where a variant departs from the method's own `gives`.
+    raw_input : ndarray of float, shape (N, C, H, W), optional
+        A signed map for each channel of the image, from methods that make one.
     """
 
     array: Array
     flags: Mapping[str, Array] = field(default_factory=dict)
     gives: Gives | None = None
+    raw_input: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +203,7 @@ class Method:
     needs : tuple of str
         Names of `EVIDENCE`.
     gives : {"weights", "map", "heatmap"}
-        What the function returns: weights (N,K) or (N,K,h,w) of the activations, a raw map (N,h,w), or a heatmap
+        What the function returns: weights (N,K) or (N,K,h,w) of the activations, a raw map (N,h,w) of any size, or a heatmap
         (N,H,W) that skips ReLU, resize and scaling. A `Result` may say otherwise for a variant.
     family : {"gradient", "activation", "baseline", "fusion"}
         The kind of method.

@@ -21,15 +21,36 @@ SIZE = (16, 20)
 
 
 class Head(Protocol):
-    """A tail with an exact gradient."""
+    """A tail with an exact gradient, and other ways back that are worked out by hand."""
 
     def logits(self, acts: Array) -> Array: ...
 
     def grads(self, acts: Array, seed: Array) -> Array: ...
 
+    def guided(self, acts: Array, seed: Array) -> Array: ...
+
+    def lift(self, acts: Array, seed: Array) -> Array: ...
+
+    def biases(self, acts: Array, seed: Array) -> list[tuple[Array, Array]]: ...
+
+
+class Linear:
+    """What a tail without a kink has in common: all ways back are its gradient."""
+
+    def guided(self: Any, acts: Array, seed: Array) -> Array:
+        grads: Array = self.grads(acts, seed)
+        return grads
+
+    def lift(self: Any, acts: Array, seed: Array) -> Array:
+        contributions: Array = acts * self.grads(acts, seed)
+        return contributions
+
+    def biases(self: Any, acts: Array, seed: Array) -> list[tuple[Array, Array]]:
+        return [(seed, self.bias)]
+
 
 @dataclass
-class GapLinear:
+class GapLinear(Linear):
     """Global average pooling, then one linear layer."""
 
     weight: Array  # (C, K)
@@ -44,7 +65,7 @@ class GapLinear:
 
 
 @dataclass
-class FlattenLinear:
+class FlattenLinear(Linear):
     """One linear layer on the flattened activations."""
 
     weight: Array  # (C, K h w)
@@ -77,6 +98,34 @@ class TwoLayer:
 
     def grads(self, acts: Array, seed: Array) -> Array:
         return (self.hidden_grads(acts, seed) @ self.first).reshape(acts.shape)
+
+    def guided(self, acts: Array, seed: Array) -> Array:
+        positive = np.maximum(seed @ self.second, 0) * (self.hidden(acts) > 0)
+        return (positive @ self.first).reshape(acts.shape)
+
+    def lift(self, acts: Array, seed: Array) -> Array:
+        ends = [self.hidden(a) for a in (acts, np.zeros_like(acts))]
+        rise, change = np.maximum(ends[0], 0) - np.maximum(ends[1], 0), ends[0] - ends[1]
+        slope = np.divide(rise, change, out=(ends[0] > 0) * 1.0, where=change != 0)
+        multipliers = ((seed @ self.second) * slope) @ self.first
+        return acts * multipliers.reshape(acts.shape)
+
+    def biases(self, acts: Array, seed: Array) -> list[tuple[Array, Array]]:
+        return [(self.hidden_grads(acts, seed), self.first_bias), (seed, self.second_bias)]
+
+    def relevance(self, acts: Array, shares: Array) -> Array:
+        """Share out relevance cell by cell, contributions of positive sign alone."""
+
+        def back(x: Array, w: Array, r: Array) -> Array:
+            parts = np.maximum(x[:, None, :] * w, 0)  # (N, outputs, inputs)
+            whole = parts.sum(2)
+            ratio = np.divide(r, whole, out=np.zeros_like(r), where=whole > 0)
+            shared: Array = (parts * ratio[:, :, None]).sum(1)
+            return shared
+
+        flat = acts.reshape(len(acts), -1)
+        hidden = np.maximum(self.hidden(acts), 0)
+        return back(flat, self.first, back(hidden, self.second, shares)).reshape(acts.shape)
 
 
 @dataclass
@@ -130,6 +179,12 @@ def evidence(head: Head, acts: Array, target: Array | None = None) -> dict[str, 
         "ids": np.arange(len(acts), dtype=np.uint64) * np.uint64(2**60) + np.uint64(5),
         "size": SIZE,
         "gradients_of": lambda seed: head.grads(acts, seed),
+        "piecewise": True,
+        "seed": lambda: one_hot(target),
+        "logits_from": head.logits,
+        "gradients_from": head.grads,
+        "lift_of": lambda seed: head.lift(acts, seed),
+        "relevance_of": lambda shares, biased: head.relevance(acts, shares),  # type: ignore[attr-defined]
     }
 
 
@@ -141,7 +196,28 @@ def input_evidence(stem: Stem, head: Head, x: Array, target: Array | None = None
         acts = stem.acts(other)
         return acts, head.grads(acts, one_hot(target))
 
-    return {**evidence(head, stem.acts(x), target), "x": x, "gradients_at": gradients_at}
+    acts = stem.acts(x)
+
+    def at_image(grads: Array) -> Array:
+        made: Array = np.einsum("nkhw,kc->nchw", grads, stem.weight)
+        return made
+
+    def guided_of(seed: Array) -> Array:
+        return at_image(np.maximum(head.guided(acts, seed), 0) * (acts > 0))
+
+    def full_of(seed: Array, times_bias: bool) -> tuple[Array, list[Array]]:
+        grads = head.grads(acts, seed) * (acts > 0)
+        biased = [(grads, stem.bias[:, None, None]), *head.biases(acts, seed)]
+        return at_image(grads), [g * b if times_bias else g for g, b in biased]
+
+    return {
+        **evidence(head, acts, target),
+        "x": x,
+        "size": x.shape[2:],
+        "gradients_at": gradients_at,
+        "guided_of": guided_of,
+        "full_of": full_of,
+    }
 
 
 def make_stem(rng: np.random.Generator, *, signed: bool = False) -> Stem:
@@ -163,4 +239,5 @@ def raw(name: str, given: Mapping[str, object], variant: str | None = None, **op
 
 GRADIENT = ("gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "elementwisecam", "eigengradcam")
 CLASS_FREE = ("eigencam", "kpcacam", "fem", "lafam", "randomcam", "fakecam")
-PURE = (*GRADIENT, *CLASS_FREE, "finercam", "refinecam")  # those that need neither an input nor a GAP head
+TAIL = ("shapleycam", "relevancecam", "liftcam")  # those that ask the layer's tail
+PURE = (*GRADIENT, *CLASS_FREE, *TAIL, "finercam", "refinecam")  # those that need neither an input nor a GAP head

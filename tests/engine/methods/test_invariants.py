@@ -14,6 +14,7 @@ from tests.engine.methods.heads import (
     HW,
     PURE,
     SIZE,
+    TAIL,
     FlattenLinear,
     K,
     TwoLayer,
@@ -28,6 +29,8 @@ from tests.engine.methods.heads import (
 
 VARIANTS = [(name, variant) for name in PURE for variant in resolve(name).variants]
 LOOKING = [row for row in VARIANTS if row[0] != "fakecam"]  # Fake-CAM has a corner of its own, whatever the layer
+OF_A_TAIL = [row for row in VARIANTS if row[0] in TAIL and row != ("liftcam", "lime")]  # lime draws sets of channels
+GIVEN_GRADIENTS = [row for row in LOOKING if row[0] not in TAIL]
 COUNTING = ("lafam", "randomcam", "kpcacam")  # the number of channels enters their maps
 EIGEN_SIGN = {
     ("eigencam", "pytorch-grad-cam"),
@@ -89,7 +92,7 @@ def test_dead_activations_give_a_zero_map(rng, name, variant):
     assert abs(raw(name, given, variant)[0]).max() > 0
 
 
-@pytest.mark.parametrize(("name", "variant"), [row for row in LOOKING if row[0] not in COUNTING])
+@pytest.mark.parametrize(("name", "variant"), [row for row in GIVEN_GRADIENTS if row[0] not in COUNTING])
 def test_a_dead_channel_changes_nothing(rng, name, variant):
     acts, grads = make_acts(rng), rng.normal(size=(3, K, *HW))
     wider = {
@@ -108,6 +111,16 @@ def test_a_dead_channel_changes_nothing(rng, name, variant):
     )
 
 
+@pytest.mark.parametrize(("name", "variant"), OF_A_TAIL)
+def test_a_dead_channel_changes_nothing_for_methods_that_ask_the_tail(rng, name, variant):
+    acts, head = make_acts(rng), make_head("two-layer", rng)
+    grown = np.concatenate([head.first.reshape(-1, K, *HW), rng.normal(size=(12, 2, *HW))], axis=1)
+    wider = TwoLayer(grown.reshape(12, -1), head.first_bias, head.second, head.second_bias)
+    dead = np.pad(acts, ((0, 0), (0, 2), (0, 0), (0, 0)))
+    one, two = raw(name, evidence(head, acts), variant), raw(name, evidence(wider, dead), variant)
+    np.testing.assert_allclose(one, two, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", CLASS_FREE)
 def test_class_free_methods_see_neither_class_nor_head(rng, name):
     acts = make_acts(rng)
@@ -119,7 +132,7 @@ def test_class_free_methods_see_neither_class_nor_head(rng, name):
 
 def test_the_other_methods_depend_on_the_class(rng):
     acts, head = make_acts(rng), make_head("two-layer", rng)
-    for name in (*GRADIENT, "finercam", "refinecam"):
+    for name in (*GRADIENT, *TAIL, "finercam", "refinecam"):
         one, two = (raw(name, evidence(head, acts, np.full(3, c))) for c in (0, 4))
         assert not METHODS[name].class_free
         assert abs(one - two).max() > 1e-6
@@ -128,12 +141,12 @@ def test_the_other_methods_depend_on_the_class(rng):
 # ----- equivariances -----
 
 
-@pytest.mark.parametrize("name", [*GRADIENT, "finercam"])
+@pytest.mark.parametrize("name", [*GRADIENT, "finercam", *TAIL])
 @pytest.mark.parametrize("factor", [0.05, 30.0])
 def test_scaling_all_logits_leaves_heatmaps_but_of_methods_with_a_softmax_or_a_product(rng, name, factor):
     acts, head = make_acts(rng), make_head("two-layer", rng)
     before, after = (heat_of(name, evidence(h, acts)) for h in (head, scaled(head, factor)))
-    if name in ("gradcampp", "finercam"):
+    if name in ("gradcampp", "finercam", "shapleycam"):
         assert abs(before - after).max() > 1e-3
     else:
         np.testing.assert_allclose(before, after, atol=1e-9)
@@ -158,7 +171,7 @@ def test_permuting_channels_changes_nothing_but_random_maps(rng, name, variant):
     acts, head, order = make_acts(rng), make_head("two-layer", rng), rng.permutation(K)
     before = raw(name, evidence(head, acts), variant)
     after = raw(name, evidence(on_channels(head, order=order), acts[:, order]), variant)
-    if name == "randomcam":
+    if name == "randomcam" or variant == "lime":
         assert abs(before - after).max() > 1e-6
     elif (name, variant) in EIGEN_SIGN:
         np.testing.assert_allclose(abs(before), abs(after), atol=1e-9)
@@ -177,6 +190,10 @@ RESCALED = [
     ("eigengradcam", "centred", True),
     ("finercam", "official", True),
     ("refinecam", "official", True),
+    ("shapleycam", "rest", True),
+    ("shapleycam", "logit", True),
+    ("liftcam", "official", False),
+    ("liftcam", "lrp", False),
     ("eigencam", "paper", False),
     ("eigencam", "centred", False),
     ("gradcampp", "torchcam", False),
@@ -204,7 +221,16 @@ def test_rescaling_channels_against_a_gap_head_keeps_cam(rng):
     np.testing.assert_allclose(before, raw("cam", evidence(head, acts * factors[:, None, None])), atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "variant"), LOOKING)
+@pytest.mark.parametrize(("name", "variant"), OF_A_TAIL)
+def test_flipping_a_layer_and_its_tail_flips_the_map(rng, name, variant):
+    acts, head = make_acts(rng), make_head("two-layer", rng)
+    turned = head.first.reshape(-1, K, *HW)[..., ::-1].reshape(12, -1)
+    mirrored = evidence(TwoLayer(turned, head.first_bias, head.second, head.second_bias), acts[..., ::-1])
+    one, two = raw(name, evidence(head, acts), variant), raw(name, mirrored, variant)[..., ::-1]
+    np.testing.assert_allclose(one, two, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "variant"), GIVEN_GRADIENTS)
 def test_flipping_a_layer_flips_its_map(rng, name, variant):
     acts, grads = make_acts(rng), rng.normal(size=(3, K, *HW))
     common = evidence(make_head("two-layer", rng), acts)

@@ -97,6 +97,32 @@ def test_finercam_agrees_with_pytorch_grad_cam_on_the_prediction(recorded, optio
     np.testing.assert_allclose(ours, peer(f"two_layer/pytorch-grad-cam/{recorded}"), atol=AGREES)
 
 
+def test_shapleycam_agrees_with_pytorch_grad_cam():
+    """Its Hessian-vector product is autograd's; ours is a cotangent from two logits that differ by float32's rounding."""
+    given = evidence("two_layer")
+    head = TwoLayer(*(PEERS[f"two_layer/{part}"] for part in ("weight_0", "bias_0", "weight_1", "bias_1")))
+    given |= {"piecewise": True, "logits_from": head.logits, "gradients_from": head.grads}
+    theirs = peer("two_layer/pytorch-grad-cam/shapleycam")
+    for exact in (True, False):
+        ours, _ = heat("shapleycam", {**given, "piecewise": exact})
+        np.testing.assert_allclose(ours, theirs, atol=AGREES)
+    assert abs(heat("gradcam", given)[0] - theirs).max() > 0.05
+
+
+def test_fullgrad_agrees_with_pytorch_grad_cam():
+    found = {name: PEERS[f"two_layer/{name}"] for name in ("x", "grads_x", "term_0", "term_1")}
+    terms = [found["term_0"], found["term_1"], np.ones((2, 12), np.float32)]  # a layer without a grid takes no part
+    given = {
+        "x": found["x"],
+        "size": SIZE,
+        "seed": lambda: None,
+        "full_of": lambda seed, times: (found["grads_x"], terms),
+    }
+    theirs = peer("two_layer/pytorch-grad-cam/fullgrad")
+    np.testing.assert_allclose(min_max(raw("fullgrad", given, "pytorch-grad-cam"))[0], theirs, atol=AGREES)
+    assert abs(min_max(raw("fullgrad", given))[0] - theirs).max() > 0.05  # the official scaling is another
+
+
 def layers(name, variant=None, **options):
     """Return the raw maps of both layers, the shallow one first."""
     return [raw(name, evidence("two_layer", layer), variant, **options) for layer in ("mid", "last")]

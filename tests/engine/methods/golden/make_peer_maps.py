@@ -29,7 +29,7 @@ import torchvision_cpu  # noqa: F401
 
 # isort: split
 import pytorch_grad_cam as pgc
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
 from torchcam import methods as tc
 
 SIZE, CLASSES, TARGET = (16, 24), 6, [2, 5]
@@ -72,6 +72,19 @@ def evidence(net: Net, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
+def full_gradient(net: Net, x: Tensor) -> dict[str, Tensor]:
+    """Return the image, its gradient, and the gradient times the bias behind each convolution, all for TARGET."""
+    image = x.clone().requires_grad_()
+    first = net.mid[0](image)
+    second = net.last[0](net.mid[1](first))
+    picked = net.head(net.last[1](second))[torch.arange(len(x)), TARGET].sum()
+    image_grads, *biased = torch.autograd.grad(picked, [image, first, second])
+    found = {"x": x, "grads_x": image_grads}
+    for depth, (gradient, layer) in enumerate(zip(biased, (net.mid[0], net.last[0]), strict=True)):
+        found[f"term_{depth}"] = gradient * layer.bias[:, None, None]
+    return found
+
+
 def pytorch_grad_cam_maps(net: Net, x: Tensor) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the heatmaps (N, H, W) of pytorch-grad-cam; TARGET, but the prediction for Finer-CAM."""
     targets = [ClassifierOutputTarget(index) for index in TARGET]
@@ -94,6 +107,10 @@ def pytorch_grad_cam_maps(net: Net, x: Tensor) -> Iterator[tuple[str, np.ndarray
     yield "gradcam_smooth", pgc.GradCAM(net, [net.last])(x, targets, eigen_smooth=True)
     yield "gradcam_mean", pgc.GradCAM(net, [net.mid, net.last])(x, targets)
     yield "refinecam", pgc.RefineCAM(net, [net.mid, net.last])(x, targets)
+    rest = [ClassifierOutputReST(index) for index in TARGET]
+    image_by_image = [pgc.ShapleyCAM(net, [net.last])(x[[n]], rest[n : n + 1]) for n in range(len(x))]
+    yield "shapleycam", np.concatenate(image_by_image)
+    yield "fullgrad", pgc.FullGrad(net, [])(x.clone(), targets)
     yield "finercam", pgc.FinerCAM(net, [net.last])(x)
     yield "finercam_hirescam", pgc.FinerCAM(net, [net.last], base_method=pgc.HiResCAM)(x, alpha=0.5)
 
@@ -153,6 +170,7 @@ def main() -> None:
                 net(x)
                 kept["gap/torchcam/cam"] = extractor(TARGET)[0]
         else:
+            kept |= {f"{kind}/{name}": array for name, array in full_gradient(net, x).items()}
             kept |= {f"{kind}/torchcam/{name}": array for name, array in torchcam_smooth(net, x)}
         kept |= {f"{kind}/pytorch-grad-cam/{name}": array for name, array in made.items()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}

@@ -1,0 +1,59 @@
+"""The programs of other propagations as programs: what they take and give, and when a bundle holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camrt.export.live import open_model
+from camrt.export.load import load
+from camrt.export.programs import KINDS, ON_REQUEST, WITHOUT_LAYER, build
+from camrt.export.write import export
+from tests.export.judge import run_program
+from tests.export.propagation.runs import MODELS, SEED, behind, picture
+
+
+@pytest.mark.parametrize("kind", ON_REQUEST)
+def test_inputs_and_outputs_are_what_the_table_says(kind: str) -> None:
+    live = open_model(MODELS["chain"])
+    program = live.program(kind, [] if kind in WITHOUT_LAYER else ["a"])
+    if kind in WITHOUT_LAYER:
+        extra = tuple(f"biases.{i}" for i in range(3)) if kind.startswith("bias") else ()
+        assert (program.inputs, program.outputs) == (("x", "seed"), ("logits", "input_gradient", *extra))
+    else:
+        name = "contributions.0" if kind == "lift" else "relevance.0"
+        assert (program.inputs, program.outputs) == (("activations.0", "seed"), ("logits", name))
+    assert live.offers(kind, program.layers)
+
+
+@pytest.mark.parametrize("kind", ON_REQUEST)
+def test_building_leaves_the_classifier_as_it_was(kind: str) -> None:
+    classifier = load(MODELS["chain"])
+    layers = [] if kind in WITHOUT_LAYER else [open_model(MODELS["chain"]).resolve("a")]
+
+    def state() -> list[object]:
+        graph = classifier.model.graph
+        nodes = [(n.op_type, [v and v.name for v in n.inputs], [v.name for v in n.outputs]) for n in graph]
+        return [nodes, [v.name for v in (*graph.inputs, *graph.outputs)], sorted(graph.initializers)]
+
+    before = state()
+    build(classifier, kind, layers)
+    assert state() == before
+
+
+def test_a_bundle_holds_them_where_they_are_named(tmp_path: Path) -> None:
+    export(MODELS["chain"], tmp_path / "plain")
+    assert not {p.kind for p in export(MODELS["chain"], tmp_path / "again").programs} & set(ON_REQUEST)
+    bundle = export(MODELS["chain"], tmp_path / "all", layers=["a", "e"], kinds=(*KINDS, *ON_REQUEST))
+    live = open_model(MODELS["chain"])
+    held = [p for p in bundle.programs if p.kind in ON_REQUEST]
+    assert len(held) == 3 + 2 * 3  # without a layer, and one for each of two layers
+    for program in held:
+        feeds = {"x": picture(live)} if program.kind in WITHOUT_LAYER else behind(live, program.layers[0])
+        got = run_program(program, **feeds, seed=SEED)
+        want = run_program(live.program(program.kind, program.layers), **feeds, seed=SEED)
+        assert list(got) == list(want)
+        for name, array in want.items():
+            np.testing.assert_array_equal(got[name], array)
