@@ -6,13 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
 from camrt.errors import LayerError
 from camrt.export.layers import AUTO_TORCHCAM, find, linear_layers, resolve, value_of
+from camrt.export.live import open_model
 from camrt.export.load import load
 from camrt.export.manifest import Layer
+from tests.export.judge import canonical, errors, run_program
+from tests.export.onnx_in_torch import gradients
 from tests.export.onnx_text import CONV, HEAD, tiny, tokens
+from tests.export.token_models import MODELS, SIZE
 
 POOLED = "p = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(a)"
 FLAT = "f = Flatten(a)  y = Gemm(f, w9, b2)"
@@ -44,6 +50,7 @@ def test_tensors_with_a_grid_are_layers_and_the_last_activation_is_the_default()
         0,
         True,
         "default: the last tensor with a grid before the head",
+        piecewise=True,
     )
     assert layers["c"].default is False
 
@@ -119,7 +126,7 @@ def test_the_default_of_a_transformer_is_what_its_last_attention_reads(blocks: i
     layer = default(tokens(blocks, heads=heads))
     assert layer.name == f"n{blocks - 1}"
     assert layer.node == f"norm{blocks - 1}"
-    assert "what the last attention reads" in layer.reason
+    assert "behind it only prefix tokens do" in layer.reason
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -133,7 +140,101 @@ def test_tokens_as_wide_as_they_are_many_are_still_layers() -> None:
     names = found(tokens(width=16, cls=False))
     assert {"n0", "t1", "n1", "t2"} <= set(names)
     assert not set(names) & {"a0", "b0", "p0", "h0"}
-    assert default(tokens(width=16, cls=False)).name == "n1"
+    assert default(tokens(width=16, cls=False)).name == "f"
+
+
+# token models ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_default_of_a_token_model_is_the_last_layer_all_of_whose_cells_speak(name: str) -> None:
+    expected = MODELS[name]
+    layer = default(expected.build())
+    assert layer.name == "wanted"
+    assert (layer.layout, layer.grid, layer.prefix, layer.channels) == (
+        expected.layout,
+        expected.grid,
+        expected.prefix,
+        6,
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_a_token_model_are_autograds_at_every_cell_and_zero_behind(name: str) -> None:
+    expected = MODELS[name]
+    data = expected.build()
+    live = open_model(data)
+    layer = live.manifest.default_layer
+    x = np.random.default_rng(1).normal(size=(3, 3, *SIZE)).astype(np.float32)
+    found = run_program(live.program("gradient", [layer.name]), x=x, target=np.array([0, 3, 4]))
+    scores = live.classifier.logits.name if name == "class embeddings" else "y"
+    late = ["late"] if expected.has_late else []
+    oracle = gradients(onnx.load_from_string(data), x, [0, 3, 4], [layer.name, *late], str(scores), torch.float64)
+    assert errors(found["gradients.0"], canonical(layer, oracle.layers[layer.name])).max() < 1e-5
+    assert (np.abs(found["gradients.0"]).max(axis=1) > 0).all()  # no cell is without influence
+    activations = run_program(live.program("features", [layer.name]), x=x)["activations.0"]
+    assert activations.shape == found["gradients.0"].shape == (3, 6, *expected.grid)
+    if expected.has_late:
+        behind = oracle.layers["late"]
+        cells = behind[1:] if expected.layout == "tokens_first" else behind[:, expected.prefix or 1 :]
+        assert not cells.any()
+        assert behind.any()
+
+
+@pytest.mark.parametrize("name", ["registers", "tokens first", "windows on a grid"])
+def test_a_tail_takes_the_place_of_what_lies_before_a_token_layer(name: str) -> None:
+    live = open_model(MODELS[name].build())
+    layer = live.manifest.default_layer.name
+    x = np.random.default_rng(2).normal(size=(2, 3, *SIZE)).astype(np.float32)
+    features = run_program(live.program("features", [layer]), x=x)
+    tail = live.program("tail", [layer])
+    fed = {k.replace(".", "__"): v for k, v in features.items() if k in tail.inputs}
+    np.testing.assert_allclose(run_program(tail, **fed)["logits"], features["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_cell_of_a_token_layer_is_where_its_patch_is() -> None:
+    x = np.zeros((24, 3, *SIZE), np.float32)
+    for cell in range(24):
+        row, column = divmod(cell, 6)
+        x[cell, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1
+    live = open_model(MODELS["linear patches"].build())
+    layer = next(item for item in live.manifest.layers if item.layout == "tokens")
+    lit, dark = (run_program(live.program("features", [layer.name]), x=v)["activations.0"] for v in (x, 0 * x))
+    changed = np.abs(lit - dark).sum(axis=1).reshape(24, 24) > 0
+    assert np.array_equal(changed, np.eye(24, dtype=bool))
+
+
+# grid and prefix said by the caller --------------------------------------------------------------------------------
+
+
+def test_grid_and_prefix_can_be_said() -> None:
+    classifier = load(tokens())
+    assert resolve(find(classifier, grid=(2, 8)), None).grid == (2, 8)
+    (layer,) = [item for item in find(classifier, grid=(3, 4), prefix=5) if item.default]
+    assert (layer.name, layer.grid, layer.prefix) == ("n1", (3, 4), 5)
+    assert resolve(find(classifier, prefix=1), None).grid == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({"grid": (5, 5)}, r"no token tensor fits grid=\(5, 5\).*are 6, 16, 17 long"),
+        ({"prefix": 2}, "no token tensor fits grid=None and prefix=2"),
+        ({"grid": (4, 4), "prefix": 3}, r"h\*w \+ prefix must be the number of tokens"),
+        ({"grid": (1, 1)}, "more than one cell"),
+        ({"grid": (0, 4)}, "more than one cell"),
+        ({"prefix": -1}, "prefix is 0 or more"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(said: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(LayerError, match=wrong) as caught:
+        find(load(tokens()), **said)
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_that_read_no_position_are_refused() -> None:
+    with pytest.raises(LayerError, match="no position of any grid reaches the logits"):
+        find(load(tokens(0)))  # the class token never reads a patch
 
 
 # names -------------------------------------------------------------------------------------------------------------
@@ -201,6 +302,23 @@ def test_a_pointwise_convolution_before_the_average_is_the_linear_layer() -> Non
     assert linear_layers(classifier, find(classifier)) == ("q", "a")
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_mean_of_all_tokens_is_a_global_average_and_nothing_else_is(name: str) -> None:
+    classifier = load(MODELS[name].build())
+    has_mean = name in ("mean of tokens", "windows on a grid", "windows on a sequence", "channels-last block", "mixer")
+    assert linear_layers(classifier, find(classifier)) == (("wanted",) if has_mean else ())
+
+
 def test_a_softmax_behind_a_linear_head_changes_nothing() -> None:
     classifier = load(tiny(f"{CONV} {HEAD} z = Softmax(y)", y="float[N,5] z"))
     assert linear_layers(classifier, find(classifier)) == ("a",)
+
+
+@pytest.mark.parametrize(("back", "is_linear"), [("0, 3, 1, 2", True), ("0, 1, 2, 3", False), ("0, 2, 1, 3", False)])
+def test_a_pool_behind_a_transpose_is_global_where_the_channels_are_first_again(back: str, is_linear: bool) -> None:
+    body = (
+        f"{CONV} b = Transpose<perm=[0, 2, 3, 1]>(a) d = Mul(b, one) t = Transpose<perm=[{back}]>(d) "
+        "p = GlobalAveragePool(t) f = Flatten(p) y = Gemm(f, w8, b2)"
+    )
+    classifier = load(tiny(body, weights={"one": np.float32(1), "w8": (4 if is_linear else 8, 5)}))
+    assert linear_layers(classifier, find(classifier)) == (("d",) if is_linear else ())
