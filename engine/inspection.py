@@ -1,7 +1,22 @@
 """
-What a model offers, as plain data: its input, head, layers, operators and their rules.
+What a model offers, as plain data: its input, head, layers, operators and their rules, and what methods cost on it.
 
 In: an `Explainer`. Out: a dictionary that ``camrt inspect`` prints, or gives as JSON.
+
+::
+
+    model, input, output, head, classes, labels, batch      what the file is
+    preprocess       the fields of a `Preprocess`, and the reason for it
+    layers           entries of `camrt.export.manifest.Layer`; layers_in_all says how many there are
+    linear_layers    where cam is defined
+    tokens           of a token model's default layer: prefix, grid, channels, and a sentence
+    twin             of a quantised model: how far its float twin is off (`camrt.export.verify.check_agreement`)
+    verification     figures of the export, for a bundle
+
+    of a raw model also, counted at the default layer:
+    operators        by name: count, rule ("gradient", "no flow" or "none"), behind (how many lie behind the layer)
+    work             `camrt.export.work.Work`: multiply-adds and bytes of one image
+    methods          by id: cost in letters and numbers, multiply_adds, relative to a forward, bytes of one image
 """
 
 from __future__ import annotations
@@ -9,6 +24,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
+
+from camrt.export.manifest import Layer
 
 from .explainer import Explainer
 
@@ -26,6 +43,7 @@ _TELLING = {
     "LeakyRelu",
     "PRelu",
     "Mish",
+    "Identity",  # where a float twin rounds
 }
 
 
@@ -43,12 +61,11 @@ def inspect_model(explainer: Explainer, *, every_layer: bool = False) -> dict[st
     Returns
     -------
     dict
-        ``model``, ``input``, ``output``, ``head``, ``classes``, ``batch``, ``preprocess``, ``layers``,
-        ``linear_layers``, ``verification`` and, for a raw model, ``operators``.
+        With the keys of the module's description.
 
     Notes
     -----
-    Cost: none beyond opening the model.
+    Cost: opening the model and a few walks over its graph; a quantised model alone is run, on eight inputs.
     """
     manifest = explainer.manifest
     layers = explainer.layers if every_layer else _telling(explainer)
@@ -64,10 +81,31 @@ def inspect_model(explainer: Explainer, *, every_layer: bool = False) -> dict[st
         "layers": [asdict(layer) for layer in layers],
         "layers_in_all": len(explainer.layers),
         "linear_layers": list(manifest.linear_layers),
+        "tokens": _tokens(next(layer for layer in explainer.layers if layer.default)),
+        "twin": _twin(explainer),
         "verification": manifest.verification,
     }
-    operators = _operators(explainer)
-    return described if operators is None else {**described, "operators": operators}
+    return {**described, **_counted(explainer)}
+
+
+def _twin(explainer: Explainer) -> dict[str, Any] | None:
+    """Return how a quantised model and its float twin agree: as the bundle says, or by a run of both."""
+    classifier = getattr(explainer.source, "classifier", None)
+    if classifier is None or classifier.quantised is None:
+        return explainer.manifest.verification.get("twin")
+    from camrt.export.verify import check_agreement
+
+    return check_agreement(classifier, explainer.source)
+
+
+def _tokens(layer: Layer) -> dict[str, Any] | None:
+    """Say how a token layer lies, or None where it is an image of channels."""
+    if not layer.layout.startswith("tokens"):
+        return None
+    height, width = layer.grid
+    before = f"{layer.prefix} prefix token{'s' if layer.prefix > 1 else ''}, then " if layer.prefix else ""
+    said = f"{before}{height}x{width} patches of {layer.channels} channels"
+    return {"prefix": layer.prefix, "grid": list(layer.grid), "channels": layer.channels, "said": said}
 
 
 def _telling(explainer: Explainer) -> tuple[Any, ...]:
@@ -81,13 +119,35 @@ def _telling(explainer: Explainer) -> tuple[Any, ...]:
     return tuple(layer for layer in explainer.layers if layer.name in chosen)
 
 
-def _operators(explainer: Explainer) -> dict[str, dict[str, Any]] | None:
-    """Count a raw model's operators and say which have a gradient rule; a bundle no longer needs the answer."""
+def _counted(explainer: Explainer) -> dict[str, Any]:
+    """Count a raw model's operators and work; a bundle no longer holds the graph this is read from."""
     classifier = getattr(explainer.source, "classifier", None)
     if classifier is None:
-        return None
-    from camrt.export.vjp import RULES
+        return {}
+    from camrt.export.backward import between, upstream
+    from camrt.export.layers import value_of
     from camrt.export.vjp.table import op_key
+    from camrt.export.work import work_of
 
-    counts = Counter(op_key(node) for node in classifier.model.graph)
-    return {op: {"count": n, "rule": op in RULES} for op, n in counts.most_common()}
+    from .estimate import estimates
+
+    layer = next(layer for layer in explainer.layers if layer.default)
+    graph = classifier.model.graph
+    behind = Counter(op_key(n) for n in between(graph, [value_of(classifier.model, layer)], [classifier.logits]))
+    needed = upstream(graph, [classifier.logits])  # beside a float twin stands the quantised model itself
+    counts = Counter(op_key(node) for node in graph if any(value in needed for value in node.outputs))
+    work = work_of(classifier, layer)
+    return {
+        "operators": {op: {"count": n, "rule": _rule(op), "behind": behind[op]} for op, n in counts.most_common()},
+        "work": asdict(work),
+        "methods": estimates(work),
+    }
+
+
+def _rule(op: str) -> str:
+    """Say what the gradient does at an operator."""
+    from camrt.export.vjp import RULES
+    from camrt.export.vjp.known import nothing
+
+    rule = RULES.get(op)
+    return "none" if rule is None else "no flow" if rule.function is nothing else "gradient"

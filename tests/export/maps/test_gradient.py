@@ -1,4 +1,4 @@
-"""Methods inside the graph equal their NumPy form, which is the specification."""
+"""Methods of activations and gradients inside the graph equal their NumPy form, which is the specification."""
 
 from __future__ import annotations
 
@@ -10,70 +10,78 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import camrt
-from camrt.export.maps import ASSUMES_POSITIVE, MAPS, finished, is_signed
+from camrt.export.maps import MAPS
 from camrt.export.vjp.emit import Emit
 from camrt.methods import METHODS, raw_map
-from camrt.pipeline import PIPELINES
 from tests import tiny
+from tests.export.maps.run import DIRECT, DOUBLE, FROM_ARRAYS, evaluate, specified
 
 
-def evaluate(method: str, acts: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run a method's nodes in float64 in the reference evaluator; also the sign of the activations."""
-    double = ir.TensorType(ir.DataType.DOUBLE)
-    a, g = (ir.Value(name=n, shape=ir.Shape(["N", *v.shape[1:]]), type=double) for n, v in (("a", acts), ("g", grads)))
-    graph = ir.Graph([a, g], [], nodes=[], opset_imports={"": 18}, name="map")
-    e = Emit(graph, "map")
-    graph.outputs.extend([MAPS[method](e, a, g), is_signed(e, a)])
-    raw, signed = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, {"a": acts, "g": grads})
-    return np.asarray(raw), np.asarray(signed)
-
-
-@pytest.mark.parametrize("method", sorted(MAPS))
+@pytest.mark.parametrize("method", [m for m in FROM_ARRAYS if "grads" in MAPS[m].needs])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 6), (2, 17, 1, 3)])
 def test_the_graph_and_the_method_agree_in_float64(
     method: str, shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
     acts, grads = rng.normal(size=shape), rng.normal(size=shape)
     grads[rng.random(shape) < 0.2] = 0
-    row = METHODS[method]
-    want = raw_map(row, {"acts": acts, "grads": grads}, variant=row.variants[0], options={})
-    raw, signed = evaluate(method, acts, grads)
+    want = specified(method, acts, grads)
+    raw, signed, flags = evaluate(method, acts, grads)
     np.testing.assert_allclose(raw, want.array, rtol=1e-10, atol=1e-12)
-    if method in ASSUMES_POSITIVE:
+    if MAPS[method].assumes_positive:
         np.testing.assert_array_equal(signed, want.flags["signed_activations"])
+    for name, flag in flags.items():
+        np.testing.assert_array_equal(flag, want.flags[name])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("grid", "size"), [((7, 7), (224, 224)), ((1, 5), (12, 7)), ((6, 4), (3, 9)), ((1, 1), (8, 8))]
-)
-def test_finishing_in_the_graph_is_the_default_pipeline(
-    grid: tuple[int, int], size: tuple[int, int], dtype: type, rng: np.random.Generator
-) -> None:
-    raw = rng.normal(size=(5, *grid)).astype(dtype)
-    raw[1], raw[2], raw[3] = -1, 0.7, 0  # nothing positive, constant, nothing at all
-    value = ir.Value(
-        name="r", shape=ir.Shape(["N", *grid]), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
-    )
-    graph = ir.Graph([value], [], nodes=[], opset_imports={"": 18}, name="finish")
-    graph.outputs.extend(finished(Emit(graph, "f"), value, size))
-    heat, flat = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, {"r": raw})
-    want, degenerate = PIPELINES["camrt"](raw, size, True)
-    np.testing.assert_array_equal(flat, degenerate)
-    assert flat[1:4].all()
-    assert (heat[1:4] == 0).all()
-    np.testing.assert_allclose(heat, want, atol=2e-6 if dtype is np.float32 else 1e-12)
-    if grid != (1, 1):
-        assert heat[0].max() == 1
-        assert heat[0].min() == 0
+def test_a_channel_whose_sum_cancels_is_skipped_and_counted_in_either() -> None:
+    acts = np.array([[[[1.0, -1.0]], [[2.0, 1.0]], [[0.0, 0.0]]]])
+    for grads in (np.ones_like(acts), np.ones((1, 3, 1, 1))):
+        raw, _, flags = evaluate("xgradcam", acts, grads)
+        np.testing.assert_array_equal(flags["skipped_channels"], [2])
+        np.testing.assert_array_equal(raw, [[[2.0, 1.0]]])  # the mean gradient of the one channel left is 1
+    want = specified("xgradcam", acts, np.ones_like(acts))
+    np.testing.assert_array_equal(want.flags["skipped_channels"], [2])
+    np.testing.assert_array_equal(want.array, [[[2.0, 1.0]]])
 
 
 def test_a_uniform_gradient_may_stay_unexpanded(rng: np.random.Generator) -> None:
     acts, grads = rng.normal(size=(3, 5, 4, 6)), rng.normal(size=(3, 5, 1, 1))
-    for method in sorted(MAPS):
-        short, _ = evaluate(method, acts, grads)
-        full, _ = evaluate(method, acts, np.broadcast_to(grads, acts.shape).copy())
+    for method in FROM_ARRAYS:
+        short, *_ = evaluate(method, acts, grads)
+        full, *_ = evaluate(method, acts, np.broadcast_to(grads, acts.shape).copy())
         np.testing.assert_allclose(short, full, rtol=1e-10, atol=1e-12)
+
+
+def test_fullgrad_scales_each_tensor_as_a_whole(rng: np.random.Generator) -> None:
+    terms = [rng.normal(size=shape) for shape in ((2, 3, 6, 5), (2, 4, 3, 2), (2, 2, 1, 1), (2, 5, 6, 5))]
+    terms[1][0] = 7  # constant: scaled to nothing
+    values = [ir.Value(name=f"t{i}", shape=ir.Shape(["N", *t.shape[1:]]), type=DOUBLE) for i, t in enumerate(terms)]
+    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 18}, name="full")
+    drawn = MAPS["fullgrad"].function(Emit(graph, "f"), values, (6, 5))
+    assert isinstance(drawn, ir.Value)
+    graph.outputs.append(drawn)
+    feeds = {f"t{i}": t for i, t in enumerate(terms)}
+    (raw,) = ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=9))).run(None, feeds)
+    evidence = {"x": np.ones(terms[0].shape), "size": (6, 5), "seed": lambda: None}
+    evidence |= {"full_of": lambda *_: (terms[0], terms[1:])}
+    want = raw_map(METHODS["fullgrad"], evidence, variant="official", options={}).array
+    np.testing.assert_allclose(raw, want, atol=1e-12)
+
+
+def test_shares_of_a_channel_are_summed_for_liftcam(rng: np.random.Generator) -> None:
+    acts, multipliers = rng.normal(size=(2, 5, 3, 4)), rng.normal(size=(2, 5, 3, 4))
+    shares = {
+        "acts": acts,
+        "ids": None,
+        "piecewise": True,
+        "seed": lambda: None,
+        "lift_of": lambda _: acts * multipliers,
+    }
+    evidence = {**shares, "gradients_of": None, "logits_from": None}
+    row = METHODS["liftcam"]
+    options = {name: option.default for name, option in row.options.items()}
+    want = raw_map(row, evidence, variant="official", options=options).array
+    np.testing.assert_allclose(evaluate("liftcam", acts, multipliers)[0], want, rtol=1e-10, atol=1e-12)
 
 
 def test_a_cell_whose_denominator_cancels_counts_nothing_in_either() -> None:
@@ -85,13 +93,7 @@ def test_a_cell_whose_denominator_cancels_counts_nothing_in_either() -> None:
     assert (want == 0).all()
 
 
-def test_only_methods_of_activations_and_gradients_are_in_the_graph_and_their_flags_fit() -> None:
-    for method in MAPS:
-        assert METHODS[method].needs == ("acts", "grads")
-        assert METHODS[method].nonnegative == (method in ASSUMES_POSITIVE)
-
-
-@pytest.mark.parametrize("method", sorted(MAPS))
+@pytest.mark.parametrize("method", DIRECT)
 @pytest.mark.parametrize("model", [tiny.gap, tiny.mlp])
 def test_an_explainer_gives_the_same_map_by_either_way(method: str, model: object) -> None:
     explainer, x = camrt.load(model(), preprocess="half"), tiny.images(4)  # type: ignore[operator]
@@ -129,7 +131,7 @@ def test_a_channels_last_average_is_not_taken_for_a_channels_first_one() -> None
     turned = camrt.load(model.SerializeToString(), preprocess="half")
     plain, x = camrt.load(tiny.gap(), preprocess="half"), tiny.images(3)
     assert next(layer.layout for layer in turned.layers if layer.default) == "nhwc"
-    for method in sorted(MAPS):
+    for method in DIRECT:
         got, want = (e.explain(x, method=method, target=1).raw for e in (turned, plain))
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
 
@@ -141,10 +143,3 @@ def test_a_clip_that_lets_negative_values_through_is_flagged(lowest: float, is_s
     model = _edited(3, clip, **{name: np.asarray(value) for name, value in bounds.items()})
     result = camrt.load(model, preprocess="half").explain(tiny.images(3), method="layercam", target=1)
     assert (result.flags["signed_activations"] == is_signed).all()
-
-
-@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
-def test_every_pipeline_finishes_a_map_of_the_graph_as_one_of_numpy(pipeline: str) -> None:
-    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(3)
-    one, two = (explainer.explain(x, target=t, pipeline=pipeline).heatmaps[:, 0] for t in (2, [2, 0]))
-    np.testing.assert_allclose(one, two, atol=1e-5)
