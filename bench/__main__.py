@@ -1,8 +1,9 @@
 """
-The one entry point: ``python -m bench [gradient] [threads] [memory] [start]``.
+The one entry point: ``python -m bench [gradient] [backward] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
 
 In: options. Out: a table on standard output, JSON where asked for; progress on standard error. Exit code 1 if libraries
-disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure.
+disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure. ``coverage`` takes hours and measures
+no time: it runs alone, and only when it is named.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import backward, coverage, coverage_report, explained
+from .coverage_cases import ORIGINS
 from .gradient import FAMILY, MODELS, Settings, run, run_given
 from .machine import facts, physical_cores
 from .report import Agreement, Row, agreements, load_rows, markdown, plain, table
 from .wire import WorkerError
 
-SUITES = ("gradient", "threads", "memory", "start")
+SUITES = ("gradient", "backward", "explained", "threads", "memory", "start")
+COVERAGE = "coverage"
 ROUNDS, QUICK = 15, 3
 
 
@@ -28,13 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     try:
+        if options.readme is not None and options.readme.suffix == ".jsonl":
+            records = list(coverage.load_records(options.readme).values())
+            sys.stdout.write(coverage_report.markdown(records) + "\n")
+            return 0
         if options.readme is not None:
             data = json.loads(options.readme.read_text("utf-8"))
             sys.stdout.write(markdown(data["machine"], load_rows(data)) + "\n")
             return 0
-        unknown = [name for name in options.suites if name not in SUITES]
+        unknown = [name for name in options.suites if name not in (*SUITES, COVERAGE)]
         if unknown:
-            parser.error(f"no suite is called {unknown[0]!r}; choose from {', '.join(SUITES)}")
+            parser.error(f"no suite is called {unknown[0]!r}; choose from {', '.join((*SUITES, COVERAGE))}")
+        if COVERAGE in options.suites:
+            return _cover(options, parser)
         return _measure(options, parser)
     except (OSError, ValueError, KeyError, TypeError, WorkerError) as error:
         sys.stderr.write(f"bench: {error}\n")
@@ -48,8 +58,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure camrt beside the bare forward and its peers, as ratios within one run.",
     )
     add = parser.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)}; all of them by default")
-    add("--peers", type=Path, metavar="FOLDER", help="the environment that bench/make_peers.py made; for gradient")
+    add(
+        "suites", nargs="*", metavar="SUITE", help=f"any of {', '.join(SUITES)} (all of them by default), or {COVERAGE}"
+    )
+    add(
+        "--peers",
+        type=Path,
+        metavar="FOLDER",
+        help="the environment that bench/make_peers.py made; for gradient and coverage",
+    )
     add("--model", type=Path, metavar="FILE", help="an .onnx of your own: gradient then goes without peers")
     add("--models", nargs="+", default=list(MODELS), choices=MODELS, help="torchvision architectures for gradient")
     add("--methods", nargs="+", default=list(FAMILY), choices=FAMILY, help="methods for gradient")
@@ -62,10 +79,47 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{QUICK} rounds and a tenth of the calls; figures to look at, not to quote",
     )
     add("--json", type=Path, metavar="FILE", help="write figures and facts about the machine")
-    add("--readme", type=Path, metavar="FILE", help="print the markdown table of a run kept with --json, and stop")
+    add(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="print the markdown table of a run kept with --json, or of coverage's .jsonl, and stop",
+    )
     add("--folder", type=Path, metavar="FOLDER", help="keep exported models there; a temporary folder by default")
+    cover = parser.add_argument_group(COVERAGE)
+    add = cover.add_argument
+    add("--origins", nargs="+", default=list(ORIGINS), choices=ORIGINS, help="where models come from; all by default")
+    add("--only", nargs="+", default=[], metavar="NAME", help="try these again, whether there is a record or not")
+    add("--files", type=Path, metavar="FOLDER", help="the .onnx files of the origin files")
+    add("--results", type=Path, metavar="FILE.jsonl", help="records, one a line; a run goes on where it stopped")
+    add("--fresh", action="store_true", help="forget the records of these origins first")
+    add = parser.add_argument
     add("--verbose", action="store_true", help="show what the libraries write")
     return parser
+
+
+def _cover(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run the suite coverage and report."""
+    if len(options.suites) > 1:
+        parser.error(f"{COVERAGE} runs alone: give the other suites to a run of their own")
+    if options.results is None or options.results.suffix != ".jsonl":
+        parser.error(f"{COVERAGE} writes its records to a file: give --results FILE.jsonl")
+    needs_peers = [name for name in options.origins if name not in ("light", "files")]
+    if needs_peers and options.peers is None:
+        parser.error(
+            f"{needs_peers[0]} needs torch and its models: run `python bench/make_peers.py FOLDER` once and give "
+            "--peers FOLDER, or choose --origins light files"
+        )
+    if "files" in options.origins and (options.files is None or not options.files.is_dir()):
+        parser.error("the origin files needs --files FOLDER, which holds .onnx files")
+    peers = _interpreter(options.peers) if needs_peers else ""
+    settings = coverage.Settings(
+        options.origins, peers, options.results, options.only, options.files, options.folder, options.verbose
+    )
+    if options.fresh:
+        coverage.forget(settings.results, settings.origins)
+    sys.stdout.write(coverage_report.table(coverage.run(settings)) + "\n")
+    return 0
 
 
 def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -74,9 +128,13 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     rounds = (QUICK if options.quick else ROUNDS) if options.rounds is None else options.rounds
     if rounds < 1 or min(options.batches) < 1 or (options.threads is not None and options.threads < 1):
         parser.error("rounds, batches and threads are at least 1")
-    if "gradient" in suites and options.model is None and options.peers is None:
+    if "backward" in options.suites and options.peers is None:
         parser.error(
-            "gradient compares with the peers: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER, "
+            "backward compares with eager PyTorch: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER"
+        )
+    if {"gradient", "explained"} & set(suites) and options.model is None and options.peers is None:
+        parser.error(
+            "gradient compares with the peers, and explained takes their models: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER, "
             "or give --model FILE to compare a model of your own with its bare forward"
         )
     machine = facts()
@@ -103,23 +161,33 @@ def _suites(
     """Run each suite that was asked for."""
     rows: list[Row] = []
     agreed: list[Agreement] = []
+    settings = Settings(
+        folder,
+        options.models,
+        options.methods,
+        options.batches,
+        rounds,
+        options.threads,
+        physical_cores(),
+        options.verbose,
+    )
     if "gradient" in suites:
-        settings = Settings(
-            folder,
-            options.models,
-            options.methods,
-            options.batches,
-            rounds,
-            options.threads,
-            physical_cores(),
-            options.verbose,
-        )
         if options.model is not None:
             rows += run_given(settings, options.model)
         else:
             found, agreed = run(settings, _interpreter(options.peers))
             rows += found
         versions.update(settings.versions)
+    if "backward" in suites and options.peers is not None:
+        found, near = backward.run(settings, _interpreter(options.peers))
+        rows, agreed = rows + found, agreed + near
+        versions.update(settings.versions)
+    if "explained" in suites:
+        if options.model is not None:
+            found, near = explained.run_given(settings, options.model)
+        else:
+            found, near = explained.run(settings, _interpreter(options.peers))
+        rows, agreed = rows + found, agreed + near
     model = options.model or _embedded()
     if "threads" in suites or "memory" in suites:
         from . import sharing

@@ -26,7 +26,7 @@ from .report import Agreement, Goal, Row
 from .stopwatch import burst_length
 from .wire import Worker, WorkerError
 
-__all__ = ["FAMILY", "MODELS", "PEERS", "Settings", "run", "run_given"]
+__all__ = ["FAMILY", "FLOOR", "MODELS", "PEERS", "SIDE", "Settings", "run", "run_given", "turn_of", "write_images"]
 
 FAMILY = ("gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "eigencam")
 MODELS = ("resnet50", "mobilenet_v2")
@@ -102,7 +102,7 @@ def run(settings: Settings, peers: str) -> tuple[list[Row], list[Agreement]]:
     """
     rows: list[Row] = []
     agreed: list[Agreement] = []
-    images = _images(settings.folder, (max(settings.batches), 3, SIDE, SIDE))
+    images = write_images(settings.folder, (max(settings.batches), 3, SIDE, SIDE))
     for model in settings.models:
         onnx = settings.folder / f"{model}.onnx"
         quiet = not settings.verbose
@@ -153,7 +153,7 @@ def run_given(settings: Settings, onnx: Path) -> list[Row]:
     shape: Any = known["shape"]
     fixed = known["batch"]
     batches = [n for n in settings.batches if fixed in (None, n)]
-    images = _images(settings.folder, (max(settings.batches), *shape))
+    images = write_images(settings.folder, (max(settings.batches), *shape))
     rows: list[Row] = []
     with (
         Worker("the bare forward", sys.executable, "work_forward", quiet=not settings.verbose) as floor,
@@ -167,8 +167,22 @@ def run_given(settings: Settings, onnx: Path) -> list[Row]:
     return rows
 
 
-def _images(folder: Path, shape: Sequence[int]) -> str:
-    """Write the input that all workers read."""
+def write_images(folder: Path, shape: Sequence[int]) -> str:
+    """
+    Write the input that all workers read.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    shape : sequence of int
+        (N, ...) of the batch.
+
+    Returns
+    -------
+    str
+        The file.
+    """
     file = folder / "images.npy"
     np.save(file, pictures.batch(shape))
     return str(file)
@@ -215,7 +229,7 @@ def _turns(
         for name in libraries:
             request = {"library": name, "method": method, "batch": batch}
             asks[name] = partial(_ask_time, others, request)
-    turns = {name: partial(_turn, ask, _length(ask)) for name, ask in asks.items()}
+    turns = {name: turn_of(ask) for name, ask in asks.items()}
     _say(f"{model}, batch {batch}, {method}: {', '.join(turns)}, {settings.rounds} rounds")
     times = contest(turns, settings.rounds)
     row = partial(Row, "gradient", model, batch)
@@ -233,15 +247,24 @@ def _ask_time(worker: Worker, request: dict[str, object], calls: int) -> Any:
     return worker.ask("time", {**request, "calls": calls})
 
 
-def _length(ask: Callable[[int], Any]) -> int:
-    """Return how many calls make a turn, after a first and a second call."""
+def turn_of(ask: Callable[[int], Any]) -> Callable[[], float]:
+    """
+    Make a contender of a worker's timed calls.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(calls)`` gives the seconds of each call. It is asked for a first and a second call at once, which say how
+        many make a turn.
+
+    Returns
+    -------
+    callable
+        Returns the median call of a turn, in seconds.
+    """
     ask(1)
-    return burst_length(ask(1)[0])
-
-
-def _turn(ask: Callable[[int], Any], calls: int) -> float:
-    """Return the median call of a turn, in seconds."""
-    return float(statistics.median(ask(calls)))
+    calls = burst_length(ask(1)[0])
+    return lambda: float(statistics.median(ask(calls)))
 
 
 def _say(text: str) -> None:

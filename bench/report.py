@@ -12,7 +12,7 @@ from typing import Any
 
 from .contest import Spread
 
-__all__ = ["Agreement", "Goal", "Row", "agreements", "load_rows", "markdown", "plain", "table"]
+__all__ = ["Agreement", "Goal", "Row", "agreements", "aligned", "load_rows", "markdown", "plain", "table"]
 
 HEAD = ("suite", "model", "batch", "figure", "median", "min", "quartiles", "runs", "goal", "")
 
@@ -218,7 +218,7 @@ def table(rows: Sequence[Row]) -> str:
     str
         One line a figure under a head, columns aligned.
     """
-    return _aligned([HEAD, *(_cells(row) for row in rows)])
+    return aligned([HEAD, *(_cells(row) for row in rows)])
 
 
 def agreements(agreed: Sequence[Agreement]) -> str:
@@ -240,11 +240,23 @@ def agreements(agreed: Sequence[Agreement]) -> str:
         (a.model, a.method, a.peer, f"{a.cosine:.7f}", f"{a.difference:.1e}", str(a.images), str(a.flat))
         for a in agreed
     ]
-    return _aligned([head, *lines])
+    return aligned([head, *lines])
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Pad cells to columns."""
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """
+    Pad cells to columns.
+
+    Parameters
+    ----------
+    lines : sequence of sequence of str
+        Lines of as many cells each.
+
+    Returns
+    -------
+    str
+        The lines, two blanks between columns.
+    """
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

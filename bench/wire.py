@@ -15,8 +15,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -54,7 +56,7 @@ def answer(handlers: Handlers, requests: TextIO, replies: TextIO) -> None:
         replies.flush()
 
 
-def serve(handlers: Handlers) -> None:
+def serve(handlers: Handlers, memory: int | None = None) -> None:
     """
     Answer on this process's standard output, and send whatever libraries print there to standard error.
 
@@ -62,7 +64,13 @@ def serve(handlers: Handlers) -> None:
     ----------
     handlers : mapping of str to callable
         As in `answer`.
+    memory : int, optional
+        The most bytes of data this process may hold, files mapped into memory aside; an allocation beyond fails. Linux.
     """
+    if memory is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
         answer(handlers, sys.stdin, replies)
@@ -89,7 +97,7 @@ class Worker:
         command = [interpreter, "-W", "ignore", "-m", f"bench.{module}"]
         self._process = _start(command, quiet)
 
-    def ask(self, do: str, arguments: Mapping[str, object] | None = None) -> Any:
+    def ask(self, do: str, arguments: Mapping[str, object] | None = None, seconds: float | None = None) -> Any:
         """
         Ask for one thing and wait for it.
 
@@ -99,6 +107,8 @@ class Worker:
             A handler's name.
         arguments : mapping, optional
             What it takes, by name.
+        seconds : float, optional
+            How long it may take; the process is ended then.
 
         Returns
         -------
@@ -108,8 +118,25 @@ class Worker:
         Raises
         ------
         WorkerError
-            If it failed, or the process ended.
+            If it failed, took too long, or the process ended.
         """
+        late = threading.Event()
+        if seconds is None:
+            return self._ask(do, arguments, late)
+        timer = threading.Timer(seconds, self._end, [late])
+        timer.start()
+        try:
+            return self._ask(do, arguments, late)
+        finally:
+            timer.cancel()
+
+    def _end(self, late: threading.Event) -> None:
+        """End a process that takes too long."""
+        late.set()
+        self._process.kill()
+
+    def _ask(self, do: str, arguments: Mapping[str, object] | None, late: threading.Event) -> Any:
+        """Write a request and read the reply."""
         requests, replies = self._process.stdin, self._process.stdout
         if requests is None or replies is None:
             raise AssertionError("the worker was started without pipes")
@@ -119,6 +146,8 @@ class Worker:
             line = replies.readline()
         except OSError:
             line = ""
+        if not line and late.is_set():
+            raise WorkerError(f"{self.name} took too long at {do!r} and was ended")
         if not line:
             raise WorkerError(f"{self.name} ended at {do!r} with exit code {self._process.wait()}; see --verbose")
         reply = json.loads(line)
@@ -134,7 +163,8 @@ class Worker:
     ) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # it ended before it read the request
+                    pipe.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -15,8 +15,14 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from onnx import load as load_model
+from onnx.checker import check_model
 
 import camrt
+from camrt.export import explained_model, export
+from camrt.export.live import manifest_of
+from camrt.export.load import load
+from camrt.export.programs import KINDS, WITHOUT_LAYER, build
 from camrt.methods import METHODS
 
 from .stopwatch import time_calls
@@ -50,6 +56,37 @@ class Camrt:
         """Write heatmaps, (N, H, W) in [0, 1]."""
         found = self._explainer.explain(self._images[:batch], method=method, variant=variant, pipeline=pipeline)
         np.save(file, found.heatmaps[:, 0])
+
+    def explained(self, onnx: str, method: str, file: str) -> None:
+        """Write a model that explains itself."""
+        explained_model(onnx, file, method=method, overwrite=True)
+
+    def time_input(self, batch: int, calls: int) -> list[float]:
+        """Time the gradient of class 0 at the image."""
+        x = self._images[:batch]
+        return time_calls(lambda: self._explainer.input_gradient(x, 0), calls)
+
+    def input_gradient(self, batch: int, file: str) -> None:
+        """Write the gradient of class 0 at the image, (N, C, H, W)."""
+        np.save(file, self._explainer.input_gradient(self._images[:batch], 0))
+
+    def build(self, onnx: str) -> dict[str, float]:
+        """Build every program of the default layer from the file; beside that, read and check it. Milliseconds."""
+        start = perf_counter()
+        check_model(load_model(onnx))
+        read = perf_counter()
+        classifier = load(onnx)
+        layer = manifest_of(classifier, name="model").default_layer
+        for kind in KINDS:
+            build(classifier, kind, () if kind in WITHOUT_LAYER else (layer,))
+        return {"floor": 1e3 * (read - start), "build": 1e3 * (perf_counter() - read)}
+
+    def graphs(self, onnx: str, folder: str) -> dict[str, tuple[int, int]]:
+        """Export a bundle, and say how many nodes and bytes each graph has beside the weights file."""
+        bundle = export(onnx, folder, overwrite=True)
+        files = {program.kind: Path(str(program.model)) for program in bundle.programs}
+        models = {kind: load_model(file, load_external_data=False) for kind, file in files.items()}
+        return {kind: (len(models[kind].graph.node), file.stat().st_size) for kind, file in files.items()}
 
     def race(self, methods: list[str], threads: int, calls: int) -> dict[str, Any]:
         """Let threads share the explainer, and compare every result with the one made alone, bit for bit."""
@@ -114,6 +151,11 @@ def main() -> None:
             "variants": worker.variants,
             "time": worker.time,
             "maps": worker.maps,
+            "explained": worker.explained,
+            "time_input": worker.time_input,
+            "input_gradient": worker.input_gradient,
+            "build": worker.build,
+            "graphs": worker.graphs,
             "race": worker.race,
             "grow": worker.grow,
         }

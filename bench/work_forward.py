@@ -1,5 +1,6 @@
 """
-The worker that runs the floor: the model's bare forward on ONNX Runtime, ``python -m bench.work_forward``.
+The worker that runs the floor, the model's bare forward on ONNX Runtime, and explained models in the same way:
+``python -m bench.work_forward``.
 
 In: requests of `bench.wire`. Out: seconds. Nothing of camrt is loaded here, and the session has ONNX Runtime's default
 options, but for the number of threads if one is asked for.
@@ -33,14 +34,24 @@ class Forward:
 
     def time(self, batch: int, calls: int) -> list[float]:
         """Time the forward."""
-        feeds = {self._session.get_inputs()[0].name: np.ascontiguousarray(self._images[:batch])}
+        feeds = self._feeds(batch)
         return time_calls(lambda: self._session.run(None, feeds), calls)
+
+    def give(self, batch: int, output: str, file: str) -> None:
+        """Write one output."""
+        np.save(file, self._session.run([output], self._feeds(batch))[0])
+
+    def _feeds(self, batch: int) -> dict[str, Any]:
+        """Return the pictures, and the predicted class where the model asks for one."""
+        image, *target = (entry.name for entry in self._session.get_inputs())
+        pictures = np.ascontiguousarray(self._images[:batch])
+        return {image: pictures} | dict.fromkeys(target, np.full(batch, -1))
 
 
 def main() -> None:
     """Answer requests."""
     forward = Forward()
-    serve({"load": forward.load, "time": forward.time})
+    serve({"load": forward.load, "time": forward.time, "give": forward.give})
 
 
 if __name__ == "__main__":

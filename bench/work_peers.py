@@ -23,7 +23,7 @@ from torchcam import methods as torchcam
 from .stopwatch import time_calls
 from .wire import serve
 
-LAYERS = {"resnet50": "layer4", "mobilenet_v2": "features"}  # the last spatial tensor of each
+LAYERS = {"resnet50": "layer4", "mobilenet_v2": "features", "vgg16": "features"}  # the last spatial tensor of each
 PYTORCH_GRAD_CAM: dict[str, Any] = {
     "gradcam": GradCAM,
     "gradcampp": GradCAMPlusPlus,
@@ -86,6 +86,24 @@ class Peers:
         self._choose(library, method, batch)
         np.save(file, np.asarray(self._call(), np.float32))
 
+    def time_input(self, batch: int, calls: int) -> list[float]:
+        """Time eager PyTorch's gradient of class 0 at the image."""
+        return time_calls(lambda: self._input_gradient(batch), calls)
+
+    def input_gradient(self, batch: int, file: str) -> None:
+        """Write the gradient of class 0 at the image, (N, C, H, W)."""
+        np.save(file, self._input_gradient(batch).numpy())
+
+    def _input_gradient(self, batch: int) -> Any:
+        """Return one forward and one backward pass; weights ask for no gradient, which spares theirs."""
+        self._release()
+        self._chosen, self._release = None, lambda: None
+        x = self._images[:batch].clone().requires_grad_()
+        self._model.requires_grad_(False)
+        (g,) = torch.autograd.grad(self._model(x)[:, 0].sum(), x)
+        self._model.requires_grad_(True)
+        return g
+
     def _choose(self, library: str, method: str, batch: int) -> None:
         """Hook one extractor into the model, in place of the one before."""
         if self._chosen == (library, method, batch):
@@ -129,7 +147,16 @@ def _settle(model: Any, images: Any) -> None:
 def main() -> None:
     """Answer requests."""
     peers = Peers()
-    serve({"load": peers.load, "cases": peers.cases, "time": peers.time, "maps": peers.maps})
+    serve(
+        {
+            "load": peers.load,
+            "cases": peers.cases,
+            "time": peers.time,
+            "maps": peers.maps,
+            "time_input": peers.time_input,
+            "input_gradient": peers.input_gradient,
+        }
+    )
 
 
 if __name__ == "__main__":

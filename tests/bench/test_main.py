@@ -33,8 +33,13 @@ def test_a_file_that_is_no_run_is_one_line_on_standard_error(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["speed"], "no suite is called 'speed'; choose from gradient, threads, memory, start"),
+        (
+            ["speed"],
+            "no suite is called 'speed'; choose from gradient, backward, explained, threads, memory, start, coverage",
+        ),
         (["gradient"], "make_peers.py"),
+        (["backward", "--model", "a.onnx"], "compares with eager PyTorch"),
+        (["explained"], "make_peers.py"),
         (["memory", "--rounds", "0"], "at least 1"),
         (["memory", "--threads", "0"], "at least 1"),
     ],
