@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,12 +18,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from .errors import ImageError, MethodError
+from .errors import ImageError, InputError, MethodError
 from .explainer import Explainer
 from .explanation import Explanation
+from .methods import resolve, validate
 from .opening import KEPT, load
+from .propagation import programs_of
 from .saving import save_all
 
 __all__ = ["app"]
@@ -38,6 +40,7 @@ app = typer.Typer(
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 LISTED = 60  # paths printed at most; --json lists every one
+RULE_WORDS = {"gradient": "yes", "no flow": "none flows", "none": "no rule"}
 CHUNK = 32  # pictures read before maps are made, so that memory does not grow with a folder
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="An .onnx file or a bundle folder.")]
@@ -56,6 +59,17 @@ Preset = Annotated[
     str | None, typer.Option(help="imagenet, caffe, tf, raw, half, cifar10, or a .json file with the fields.")
 ]
 Providers = Annotated[str, typer.Option(help="Execution providers in order: cpu, cuda, openvino, tensorrt (untested).")]
+Output = Annotated[
+    str | None, typer.Option(help="The output that holds the scores, for a model with several; or a tensor inside.")
+]
+Input = Annotated[str | None, typer.Option(help="The input that takes the picture, for a model with several.")]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option(help="What another input is held at, name=value; numbers or JSON lists of them. Repeat for several."),
+]
+Grid = Annotated[str | None, typer.Option(help="h,w that the tokens of a raw model make up, row by row.")]
+Prefix = Annotated[int | None, typer.Option(help="Tokens before the grid: class token, registers.")]
+Size = Annotated[str | None, typer.Option(help="H,W of the input, for a model that leaves them open.")]
 Colormap = Annotated[str, typer.Option(help="jet or viridis.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -76,6 +90,12 @@ def explain(
     out: Out = Path("camrt-out"),
     preprocess: Preset = None,
     labels: Labels = None,
+    output: Output = None,
+    input: Input = None,
+    fixed: Fixed = None,
+    size: Size = None,
+    grid: Grid = None,
+    prefix: Prefix = None,
     providers: Providers = "cpu",
     pipeline: Annotated[str, typer.Option(help="camrt, pytorch-grad-cam or torchcam.")] = "camrt",
     fuse: Annotated[str | None, typer.Option(help="How maps of several layers are joined.")] = None,
@@ -87,7 +107,9 @@ def explain(
 ) -> None:
     """Explain pictures: overlays, arrays and a manifest for each."""
     paths = find_pictures(images)
-    explainer = open_explainer(model, preprocess, labels, providers, quiet)
+    explainer = open_explainer(
+        model, preprocess, labels, providers, quiet, read_ends(output, input, fixed, size, grid, prefix)
+    )
     options = read_options(option)
     asked: Any = list(target) if target else None
     lines: list[dict[str, Any]] = []
@@ -126,6 +148,12 @@ def compare(
     out: Out = Path("camrt-out"),
     preprocess: Preset = None,
     labels: Labels = None,
+    output: Output = None,
+    input: Input = None,
+    fixed: Fixed = None,
+    size: Size = None,
+    grid: Grid = None,
+    prefix: Prefix = None,
     providers: Providers = "cpu",
     colormap: Colormap = "jet",
     quiet: Quiet = False,
@@ -138,7 +166,9 @@ def compare(
     if not names:
         raise MethodError("at least one method was wanted, for example --methods gradcam,layercam; none came")
     paths = find_pictures(images)
-    explainer = open_explainer(model, preprocess, labels, providers, quiet)
+    explainer = open_explainer(
+        model, preprocess, labels, providers, quiet, read_ends(output, input, fixed, size, grid, prefix)
+    )
     asked: Any = list(target) if target else None
     with progress_bar("comparing", len(paths) * len(names), quiet) as advance:
         written = compare_methods(
@@ -170,12 +200,20 @@ def inspect(
     every_layer: Annotated[
         bool, typer.Option("--all", help="Every candidate layer, not only the telling ones.")
     ] = False,
+    output: Output = None,
+    input: Input = None,
+    fixed: Fixed = None,
+    size: Size = None,
+    grid: Grid = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model offers: input, head, layers with the default and its reason, operators and their rules."""
     from .inspection import inspect_model
 
-    described = inspect_model(load(model), every_layer=every_layer)
+    described = inspect_model(
+        load(model, **read_ends(output, input, fixed, size, grid, prefix)), every_layer=every_layer
+    )
     if as_json:
         print_json(described)
     else:
@@ -185,36 +223,77 @@ def inspect(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="An .onnx file.")],
-    folder: Annotated[Path, typer.Argument(help="The bundle folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The bundle folder to write; with --explained, the .onnx file.")],
+    explained: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Write one self-contained .onnx that explains itself instead.")
+    ] = None,
     layer: Annotated[
         list[str] | None, typer.Option("--layer", "-l", help="Layers to prepare; the first is the default.")
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Prepare this method too, where it needs programs of its own."),
+    ] = None,
     labels: Labels = None,
     preprocess: Preset = None,
-    output: Annotated[
-        str | None, typer.Option(help="The output that holds the scores, for a model with several.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    output: Output = None,
+    input: Input = None,
+    fixed: Fixed = None,
+    size: Size = None,
+    grid: Grid = None,
+    prefix: Prefix = None,
+    variant: Annotated[str | None, typer.Option(help="With --explained: a variant of the method.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Prepare a bundle: programs, weights and manifest, verified; explaining from it needs no onnx."""
+    """Prepare a bundle: programs, weights and manifest, verified; or, with --explained, one .onnx for any runtime."""
+    ends = read_ends(output, input, fixed, size, grid, prefix)
+    if explained is not None:
+        if labels is not None or preprocess is not None:
+            raise InputError(
+                "an explained model takes prepared input and gives numbers: --labels and --preprocess are a bundle's; "
+                "leave them out"
+            )
+        if method is not None:
+            raise InputError("an explained model holds the one method that --explained names: leave --method out")
+        export_explained(model, out, explained, layer, variant, ends, overwrite, as_json)
+        return
+    if variant is not None:
+        raise InputError("--variant goes with --explained METHOD; a bundle serves every variant")
     from camrt.export.write import export as write_bundle
 
-    explainer = open_explainer(model, preprocess, labels, "cpu", quiet, output)
+    also = [kind for name in method or () for kind in programs_of(resolve(name))]
+    explainer = open_explainer(model, preprocess, labels, "cpu", quiet, ends)
     bundle = write_bundle(
-        model, folder, layers=layer, labels=explainer.labels, preprocess=explainer.preprocess.to_dict(), output=output,
-        overwrite=overwrite,
+        model, out, layers=layer, also=also, labels=explainer.labels, preprocess=explainer.preprocess.to_dict(),
+        open_size=explainer.preprocess.size, overwrite=overwrite, **ends,
     )  # fmt: skip
     figures = bundle.manifest.verification
     if as_json:
-        print_json({"bundle": str(folder), "programs": [p.kind for p in bundle.programs], "verification": figures})
+        print_json({"bundle": str(out), "programs": [p.kind for p in bundle.programs], "verification": figures})
         return
     if not quiet:
         _err().print(f"parity with the given model: {figures['parity']['max_rel']:.1e} relative")
         for name, figure in figures.get("gradient", {}).items():
             _err().print(f"gradient at {name}: {figure['rel_error']:.1e} from finite differences")
-    typer.echo(str(folder))
+    typer.echo(str(out))
+
+
+def export_explained(
+    model: Path, out: Path, method: str, layer: list[str] | None, variant: str | None,
+    ends: Mapping[str, Any], overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a model that explains itself, and say where it is."""
+    from camrt.export import explained_model
+
+    row = resolve(method)
+    chosen, _ = validate(row, variant)
+    explained_model(model, out, method=row.id, layer=layer, variant=chosen, overwrite=overwrite, **ends)
+    if as_json:
+        print_json({"explained": str(out), "method": row.id, "variant": chosen})
+    else:
+        typer.echo(str(out))
 
 
 @app.command()
@@ -270,8 +349,54 @@ def read_options(pairs: Sequence[str] | None) -> dict[str, object]:
     return options
 
 
+def read_ends(
+    output: str | None,
+    input: str | None,
+    fixed: Sequence[str] | None,
+    size: str | None,
+    grid: str | None = None,
+    prefix: int | None = None,
+) -> dict[str, Any]:
+    """Read which input and output were chosen, what other inputs are held at, the size, and how tokens lie."""
+    held: dict[str, Any] = {}
+    for pair in fixed or ():
+        name, equals, value = pair.rpartition("=")
+        try:
+            held[name] = json.loads(value)
+        except ValueError as error:
+            raise InputError(
+                f"an input is held by --fixed name=value, the value a number or a JSON list; got {pair!r}"
+            ) from error
+        if not equals or not name:
+            raise InputError(f"an input is held by --fixed name=value, for example --fixed gain=1; got {pair!r}")
+    given = {
+        "output": output,
+        "input": input,
+        "fixed": held or None,
+        "size": read_sides(size, "--size H,W, for example --size 224,224"),
+        "grid": read_sides(grid, "--grid h,w, for example --grid 14,14"),
+        "prefix": prefix,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def read_sides(text: str | None, form: str) -> tuple[int, int] | None:
+    """Read two sides; one alone is a square's."""
+    if text is None:
+        return None
+    sides = [int(side) for side in text.split(",") if side.strip().isdecimal()]
+    if len(sides) not in (1, 2) or len(sides) != text.count(",") + 1 or 0 in sides:
+        raise InputError(f"two sides are given as {form}; got {text!r}")
+    return sides[0], sides[-1]
+
+
 def open_explainer(
-    model: Path, preprocess: str | None, labels: Path | None, providers: str, quiet: bool, output: str | None = None
+    model: Path,
+    preprocess: str | None,
+    labels: Path | None,
+    providers: str,
+    quiet: bool,
+    ends: Mapping[str, Any] | None = None,
 ) -> Explainer:
     """Open the model, and say on stderr what was assumed about its input."""
     given: Any = preprocess
@@ -282,7 +407,7 @@ def open_explainer(
             raise ImageError(
                 f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}"
             ) from error
-    explainer = load(model, preprocess=given, labels=labels, providers=providers, output=output)
+    explainer = load(model, preprocess=given, labels=labels, providers=providers, **(ends or {}))
     if not quiet and preprocess is None and explainer.preprocess_reason != KEPT:
         _err().print(
             f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess."
@@ -353,8 +478,15 @@ def print_inspection(described: dict[str, Any]) -> None:
     console.print(
         f"input {given['name']} {given['shape']} {given['dtype']}, {batch}; {described['classes']} classes, head {described['head']}"
     )
+    if model.get("precision", "float32") != "float32":
+        console.print(f"the model holds {model['precision']}; programs run its float32 twin, with the same weights")
+    if model.get("quantised"):
+        console.print(_twin_words(model["quantised"], described["twin"]))
+    for name, value in given.get("held", {}).items():
+        console.print(f"input {name} is held at {value}")
     console.print(f"preprocessing {described['preprocess']['name']}: {described['preprocess']['reason']}")
-    table = Table("", "layer", "module", "operator", "K", "grid", "why", box=None)
+    names = (Column(name, overflow="fold") for name in ("layer", "module", "operator"))
+    table = Table("", *names, "K", "grid", "why", box=None)
     for layer in described["layers"]:
         mark = "*" if layer["default"] else ""
         grid = f"{layer['grid'][0]}x{layer['grid'][1]}"
@@ -363,8 +495,63 @@ def print_inspection(described: dict[str, Any]) -> None:
     console.print(f"{len(described['layers'])} of {described['layers_in_all']} layers; --all shows every one")
     if described["linear_layers"]:
         console.print(f"GAP + linear head: cam works at {', '.join(described['linear_layers'])}")
-    lacking = [op for op, entry in described.get("operators", {}).items() if not entry["rule"]]
+    if described["tokens"] is not None:
+        console.print(f"tokens at the default layer: {described['tokens']['said']}")
     if "operators" in described:
-        ops = ", ".join(f"{op} {entry['count']}" for op, entry in described["operators"].items())
-        console.print(f"operators: {ops}")
-        console.print(f"without a gradient rule: {', '.join(lacking) or 'none'}")
+        print_operators(console, described["operators"])
+        print_work(console, described["work"], described["methods"])
+
+
+def _twin_words(operators: dict[str, int], twin: dict[str, Any] | None) -> str:
+    """Say that a model is quantised, and how well its float twin agrees with it."""
+    said = f"quantised ({', '.join(f'{op} {n}' for op, n in operators.items())}): logits are its own, gradients its float twin's"
+    if twin is None:
+        return said
+    figures = [(f"behind {twin['layer']}", twin), ("computed anew from the first layer", twin["whole"])]
+    return "\n".join(
+        [said]
+        + [
+            f"the twin's logits {where} differ by {row['mean_rel']:.2%} of their spread, at most {row['max_rel']:.2%}; "
+            f"top-1 agrees on {row['top1']:.0%} of {row['images']} noise inputs"
+            for where, row in figures
+        ]
+    )
+
+
+def print_operators(console: Console, operators: dict[str, Any]) -> None:
+    """Show operators with their rules, and what stands in a gradient's way."""
+    table = Table("operator", "count", "behind the layer", "gradient", box=None)
+    for op, entry in operators.items():
+        table.add_row(op, str(entry["count"]), str(entry["behind"]), RULE_WORDS[entry["rule"]])
+    console.print(table)
+    lacking = {op: entry["behind"] for op, entry in operators.items() if entry["rule"] == "none"}
+    console.print(f"without a gradient rule: {', '.join(lacking) or 'none'}")
+    if any(lacking.values()):
+        console.print("some of those lie behind the default layer: gradient methods need a later layer")
+
+
+def print_work(console: Console, work: dict[str, Any], methods: dict[str, Any]) -> None:
+    """Show what one image costs, and what each method makes of it."""
+    console.print(
+        f"one image: {_short(work['forward'])} multiply-adds, {_short(work['tail'])} of them behind the layer; "
+        f"{_short(work['weights_bytes'], 'B')} of weights, tensors of at most {_short(work['peak_bytes'], 'B')} at a time"
+    )
+    if work["uncounted"]:
+        console.print(f"not in these figures: {', '.join(work['uncounted'])}")
+    table = Table("method", "cost", "multiply-adds", "forwards' worth", "memory", box=None)
+    for name, entry in methods.items():
+        worth = "" if entry["relative"] is None else f"{entry['relative']:.2f}"
+        table.add_row(name, entry["cost"], _short(entry["multiply_adds"]), worth, f"{_short(entry['bytes'], 'B')}")
+    console.print(table)
+    console.print(
+        "cost: F forward, T tail, b gradient to the layer, B gradient to the image; memory: tensors of one image"
+    )
+
+
+def _short(number: float, unit: str = "") -> str:
+    """Write a number with three digits, a prefix and a unit."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 1000 or prefix == "G":
+            break
+        number /= 1000
+    return f"{number:.3g} {prefix}{unit}".rstrip()

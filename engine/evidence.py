@@ -289,7 +289,8 @@ def _asker(question: Question, column: Sequence[Target], logits: Array) -> Calla
 
     def gradients_at(x: Array, layer: int) -> tuple[Array, Array]:
         pinned = target_table.pin(column, logits)
-        (found,) = gather(Question(question.sessions, question.layers, x), [pinned], gradients=True)
+        moved = x.astype(question.x.dtype, copy=False)  # methods compute half precision in single
+        (found,) = gather(Question(question.sessions, question.layers, moved), [pinned], gradients=True)
         if found.grads is None:
             raise AssertionError("gradients were asked for")
         return found.acts[layer], found.grads[layer]

@@ -43,6 +43,7 @@ Array = npt.NDArray[Any]
 
 BATCH = 32  # images a run on a device; ResNet-50's activations and gradients then stay below 1 GB
 CPU_BATCH = 4  # on a CPU: runs of 4 took 0.84 (MobileNetV2) to 0.97 (ResNet-50) of the time of one run of 16
+MAP_OUTPUTS = {"logits", "explained", "map", "heat", "degenerate", "signed"}  # any other is a flag of the method
 TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
 
 
@@ -73,13 +74,14 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Column:
-    """Maps of one target an image: raw by layer, heatmap, flags."""
+    """Maps of one target an image: raw by layer, heatmap, flags, and the last layer's map at the image."""
 
     evidence: Evidence
     raws: tuple[Array, ...]
     heat: Array
     degenerate: Array
     flags: Mapping[str, Array]
+    raw_input: Array | None = None
 
 
 class Explainer:
@@ -411,8 +413,9 @@ class Explainer:
         check_finite(raw, plan.method.id, plan.names[0])
         if plan.pipeline != "camrt":
             heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
-        signed = named.get("signed", np.zeros(len(raw), bool))  # not asked where the layer's operator rules it out
-        flags = {"signed_activations": signed} if plan.method.nonnegative else {}
+        flags = {name: array for name, array in named.items() if name not in MAP_OUTPUTS}
+        if plan.method.nonnegative:  # not asked where the layer's operator rules it out
+            flags["signed_activations"] = named.get("signed", np.zeros(len(raw), bool))
         return _Column(evidence, (raw,), heat, flat, flags)
 
     def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:
@@ -440,7 +443,7 @@ class Explainer:
         heat, degenerate = fuse_layers(
             raws, plan.size, PIPELINES[plan.pipeline], how=plan.fuse, relu=relu, options=extra
         )
-        return _Column(evidence, tuple(raws), heat, degenerate, flags)
+        return _Column(evidence, tuple(raws), heat, degenerate, flags, made.raw_input)
 
     def _offer(self, plan: _Plan, x: Array, evidence: Evidence, index: int) -> dict[str, object]:
         """Lay out what the method may read, by the names of `camrt.methods.table.EVIDENCE`."""
@@ -506,6 +509,7 @@ class Explainer:
             layer_raws=dict(zip(plan.names, raws, strict=True)),
             heatmaps=join(lambda c: c.heat).astype(np.float32, copy=False),
             degenerate=join(lambda c: c.degenerate),
+            raw_input=None if chunks[0][0].raw_input is None else join(lambda c: c.raw_input),  # type: ignore[arg-type, return-value]
             flags={name: join(lambda c, n=name: c.flags[n]) for name in flag_names},  # type: ignore[misc]
             method=plan.method.id,
             variant=plan.variant,

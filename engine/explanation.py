@@ -65,6 +65,8 @@ class Explanation:
         Raw maps of every layer, by name, where there are several.
     provenance : mapping
         Model hash, versions, providers, preprocessing, seeds.
+    raw_input : ndarray of float, shape (N, T, C, H, W), optional
+        Signed maps for each channel of the image, from methods that make them (Guided Grad-CAM).
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Explanation:
     options: Mapping[str, object] = field(default_factory=dict)
     layer_raws: Mapping[str, Array] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    raw_input: Array | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays agree."""
@@ -99,6 +102,7 @@ class Explanation:
             "raw": self.raw,
             "heatmaps": self.heatmaps,
             **{f"flag {name!r}": flag for name, flag in self.flags.items()},
+            **({} if self.raw_input is None else {"raw_input": self.raw_input}),
         }
         for name, array in paired.items():
             if len(pair) != 2 or array.shape[:2] != pair:
@@ -122,8 +126,13 @@ class Explanation:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """The softmax probability of each target's class; (N, T), NaN where a target is no class."""
-        shares = np.take_along_axis(softmax(self.logits), np.maximum(self.targets, 0), 1)
+        """
+        The softmax probability of each target's class; (N, T), NaN where a target is no class.
+
+        A model with one class alone is a yes-or-no one: its logit's sigmoid is given, the softmax of (0, logit).
+        """
+        scores = np.pad(self.logits, ((0, 0), (1, 0))) if self.logits.shape[1] == 1 else self.logits
+        shares = np.take_along_axis(softmax(scores)[:, -self.logits.shape[1] :], np.maximum(self.targets, 0), 1)
         return np.where(self.targets < 0, np.nan, shares).astype(np.float32)
 
     def overlay(
@@ -220,8 +229,8 @@ class Explanation:
         -------
         list of pathlib.Path
             What was written: ``<name>_<method>_<target>.png`` for each image and target, ``<name>_<method>.npy``
-            (heatmaps, (T, H, W)) and ``<name>_<method>_raw.npy`` (raw maps, (T, h, w)) for each image, and last
-            ``manifest.json``.
+            (heatmaps, (T, H, W)) and ``<name>_<method>_raw.npy`` (raw maps, (T, h, w)) for each image, beside them
+            ``<name>_<method>_raw_input.npy`` ((T, C, H, W)) where the method gives it, and last ``manifest.json``.
 
         Raises
         ------

@@ -122,6 +122,10 @@ def _image(
     files = {f"{stem}.npy": _npy(explanation.heatmaps[image])}
     raw = f"{names.unique(f'{stem}_raw')}.npy"
     files[raw] = _npy(explanation.raw[image])
+    entry: dict[str, Any] = {"name": explanation.names[image], "heatmaps": f"{stem}.npy", "raw": raw}
+    if explanation.raw_input is not None:
+        entry["raw_input"] = f"{names.unique(f'{stem}_raw_input')}.npy"
+        files[entry["raw_input"]] = _npy(explanation.raw_input[image])
     targets = []
     for t in range(explanation.targets.shape[1]):
         target = {
@@ -137,9 +141,7 @@ def _image(
             target["overlay"] = f"{names.unique(f'{stem}_{label}')}.png"
             files[target["overlay"]] = png(explanation.overlay(image, t, colormap=colormap))
         targets.append(target)
-    predicted = int(explanation.logits[image].argmax())
-    entry = {"name": explanation.names[image], "predicted": predicted, "heatmaps": f"{stem}.npy", "raw": raw}
-    return files, {**entry, "targets": targets}
+    return files, {**entry, "predicted": int(explanation.logits[image].argmax()), "targets": targets}
 
 
 def _clean(name: str, otherwise: str) -> str:

@@ -5,10 +5,12 @@ Turn a classifier into the programs a class activation map needs.
 
     load       a file becomes a checked, normalised graph       shapes  every shape, the batch symbolic
     layers     which tensors can be explained                   names   how they may be called
+    reach      what of a tensor reaches the logits
     vjp/       the gradient rule table, one file a family       backward  the sweep through it
     programs   graphs cut and grown for one purpose             verify  run them, compare
     live       programs from memory        write, bundle  programs in a folder        from_torch  nn.Module in
-    manifest   what is known of a model    maps           methods inside the graph
+    manifest   what is known of a model    maps/          methods inside the graph, one file a family
+    explained  model and explanation in one file
 
 `bundle`, `manifest` and `names` need the standard library alone; everything else needs onnx and onnx-ir (extra ``export``) and is
 imported on first use.
@@ -22,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 from camrt.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from .explained import explained_model
     from .live import open_model
     from .write import export
 
-__all__ = ["export", "open_model"]
+__all__ = ["explained_model", "export", "open_model"]
 
-_HOMES = {"export": "write", "open_model": "live"}
+_HOMES = {"explained_model": "explained", "export": "write", "open_model": "live"}
 
 
 def __getattr__(name: str) -> Any:

@@ -124,6 +124,7 @@ def sweep(
     rules: Mapping[str, Rule],
     *,
     prefix: str = "grad",
+    purpose: str = "gradient",
 ) -> list[ir.Value | None]:
     """
     Append to `graph` the nodes that carry the cotangents `seeds` back to `wanted`.
@@ -140,6 +141,8 @@ def sweep(
         The rule of each operator, by `op_key`.
     prefix : str, default "grad"
         Starts the names of the nodes that are added.
+    purpose : str, default "gradient"
+        What `rules` carry back, for messages.
 
     Returns
     -------
@@ -154,8 +157,8 @@ def sweep(
     path = between(graph, wanted, list(seeds))
     lacking = missing(path, rules)
     if lacking:
-        raise MissingRuleError(_explain(lacking[0], path, {op_key(node) for node in lacking}))
-    e = Emit(graph, prefix)
+        raise MissingRuleError(_explain(lacking[0], path, {op_key(node) for node in lacking}, purpose))
+    e = Emit(graph, prefix, tuple(seeds.values()))
     alive = downstream(graph, wanted)
     cotangents: dict[ir.Value, ir.Value] = dict(seeds)
     for node in reversed(path):
@@ -193,7 +196,7 @@ def _apply(rule: Rule, e: Emit, node: ir.Node, incoming: Sequence[ir.Value | Non
         ) from error
 
 
-def _explain(node: ir.Node, path: Sequence[ir.Node], lacking: Collection[str]) -> str:
+def _explain(node: ir.Node, path: Sequence[ir.Node], lacking: Collection[str], purpose: str) -> str:
     """Say which operator lacks a rule, where it stands, and what follows it on the way to the logits."""
     after, value = [], node.outputs[0]
     for later in path[list(path).index(node) + 1 :]:
@@ -202,8 +205,8 @@ def _explain(node: ir.Node, path: Sequence[ir.Node], lacking: Collection[str]) -
             value = later.outputs[0]
     shown = after if len(after) <= 8 else [*after[:4], "...", *after[-3:]]
     also = "" if len(lacking) == 1 else f" (also without a rule: {', '.join(sorted(set(lacking) - {op_key(node)}))})"
+    other = "needs no gradient (eigencam, lafam)" if purpose == "gradient" else "needs a gradient alone (gradcam)"
     return (
-        f"operator {op_key(node)} at node {node.name!r} has no gradient rule{also}; it lies on the path to the logits: "
-        f"{' -> '.join([node.op_type, *shown, 'logits'])}; choose a later layer, or a method that needs no gradient "
-        "(eigencam, lafam)"
+        f"operator {op_key(node)} at node {node.name!r} has no {purpose} rule{also}; it lies on the path to the logits: "
+        f"{' -> '.join([node.op_type, *shown, 'logits'])}; choose a later layer, or a method that {other}"
     )

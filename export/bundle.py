@@ -19,9 +19,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from camrt.errors import BundleError, OutputError
 
@@ -36,11 +37,12 @@ WEIGHTS = "weights.bin"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk; programs are files whose weights lie in one more file beside them."""
+    """A bundle on disk, and the version of camrt that wrote it; the weights of all programs lie in one more file."""
 
     folder: Path
     manifest: Manifest
     programs: tuple[Program, ...]
+    version: str
 
     def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
         """
@@ -67,9 +69,11 @@ class Bundle:
             if program.kind == kind and program.layers == tuple(layers):
                 return program
         held = sorted({name for p in self.programs for name in p.layers})
+        is_held = any(p.kind == kind for p in self.programs)
+        wanted = f"layers={list(layers)!r}" if is_held else f"also=[{kind!r}] (--method, on the command line)"
         raise BundleError(
             f"this bundle holds no {kind} program for {', '.join(map(repr, layers)) or 'the model'}; it was exported for "
-            f"layers {', '.join(map(repr, held)) or 'none'}: export it again with layers={list(layers)!r}"
+            f"layers {', '.join(map(repr, held)) or 'none'}: export it again with {wanted}"
         )
 
     def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:
@@ -169,7 +173,18 @@ def read(folder: str | Path) -> Bundle:
         raise BundleError(
             f"programs {sorted(unlisted)} of {str(folder)!r} have no hash in the manifest: export the bundle again"
         )
-    return Bundle(folder, manifest, programs)
+    if data.get("sha256") != _digest(data):
+        raise BundleError(
+            f"{MANIFEST!r} in the bundle {str(folder)!r} was altered since it was written: export it again, and give "
+            "labels, preprocessing or a layer to `camrt.load`"
+        )
+    return Bundle(folder, manifest, programs, str(data.get("camrt")))
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    """Return the sha256 of a manifest's content, its own hash left out."""
+    content = json.dumps({name: value for name, value in data.items() if name != "sha256"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:
@@ -307,4 +322,5 @@ def _fill(
         entry = {"kind": program.kind, "layers": program.layers, "inputs": program.inputs, "outputs": program.outputs}
         listed.append({**entry, "file": name})
     data = {"schema": SCHEMA, "camrt": version, **manifest.to_dict(), "programs": listed, "files": files}
-    (scratch / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    data = json.loads(json.dumps(data))  # tuples become what a reader finds
+    (scratch / MANIFEST).write_text(json.dumps({**data, "sha256": _digest(data)}, indent=1) + "\n", "utf-8")

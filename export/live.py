@@ -7,11 +7,13 @@ care which of the two it runs.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from camrt.errors import ModelError
@@ -19,10 +21,12 @@ from camrt.errors import ModelError
 from .layers import find, linear_layers, resolve
 from .load import Classifier, load
 from .manifest import Layer, Manifest, Program
-from .programs import KINDS, build
+from .programs import KINDS, ON_REQUEST, build
 from .vjp.emit import Emit, dims
 
 __all__ = ["Live", "manifest_of", "open_model"]
+
+_BRIEF = 16  # elements of a held input that are written out
 
 
 class Live:
@@ -50,7 +54,7 @@ class Live:
         Parameters
         ----------
         kind : str
-            A key of `camrt.export.programs.KINDS`.
+            A key of `camrt.export.programs.KINDS` or `ON_REQUEST`.
         layers : sequence of str
             Layer names, in order.
 
@@ -88,7 +92,7 @@ class Live:
         Parameters
         ----------
         kind : str
-            A key of `camrt.export.programs.KINDS`.
+            A key of `camrt.export.programs.KINDS` or `ON_REQUEST`.
         layers : sequence of str
             Layer names; any of the model's.
 
@@ -97,7 +101,7 @@ class Live:
         bool
             True for every kind there is.
         """
-        return kind in KINDS
+        return kind in KINDS or kind in ON_REQUEST
 
     def resolve(self, name: str) -> Layer:
         """
@@ -128,6 +132,8 @@ def manifest_of(
     labels: Sequence[str] = (),
     preprocess: Mapping[str, Any] | None = None,
     layer: str | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
 ) -> Manifest:
     """
     Describe a classifier.
@@ -144,6 +150,10 @@ def manifest_of(
         Fields of `camrt.image.Preprocess`.
     layer : str, optional
         The default layer, in place of the one found.
+    grid : tuple of int, optional
+        As in `camrt.export.layers.find`.
+    prefix : int, optional
+        As in `camrt.export.layers.find`.
 
     Returns
     -------
@@ -159,14 +169,26 @@ def manifest_of(
     """
     if labels and len(labels) != classifier.classes:
         raise ModelError(f"{classifier.classes} labels were wanted, one a class; {len(labels)} were given")
-    layers = find(classifier)
+    layers = find(classifier, grid=grid, prefix=prefix)
     if layer is not None:
         chosen = resolve(layers, layer)
         layers = tuple(_with_default(item, item.name == chosen.name) for item in layers)
     x = classifier.x
     return Manifest(
-        model={"name": name, "sha256": classifier.sha256, "producer": classifier.producer, "opset": classifier.opset},
-        input={"name": x.name, "shape": list(dims(x)), "dtype": Emit.numpy_dtype(x).name},
+        model={
+            "name": name,
+            "sha256": classifier.sha256,
+            "producer": classifier.producer,
+            "opset": classifier.opset,
+            "precision": classifier.precision,
+            **({} if classifier.quantised is None else {"quantised": classifier.quantised.operators}),
+        },
+        input={
+            "name": x.name,
+            "shape": list(dims(x)),
+            "dtype": Emit.numpy_dtype(x).name,
+            "held": {name: _brief(array) for name, array in classifier.held.items()},
+        },
         output=classifier.output,
         head=classifier.head,
         classes=classifier.classes,
@@ -177,6 +199,13 @@ def manifest_of(
         linear_layers=linear_layers(classifier, layers),
         verification={},
     )
+
+
+def _brief(array: np.ndarray[Any, Any]) -> Any:
+    """Return the value of a held input as JSON can keep it: small ones whole, others by their hash."""
+    if array.size <= _BRIEF:
+        return array.tolist()
+    return f"{array.dtype} {list(array.shape)} sha256 {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def _with_default(layer: Layer, is_default: bool) -> Layer:
@@ -191,8 +220,13 @@ def open_model(
     source: str | Path | bytes,
     *,
     output: str | None = None,
+    input: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    open_size: tuple[int, int] | None = None,
     layer: str | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
 ) -> Live:
     """
     Read a classifier and offer its programs from memory.
@@ -201,12 +235,18 @@ def open_model(
     ----------
     source : str, Path or bytes
         An ``.onnx`` file or its bytes.
-    output : str, optional
+    output, input : str, optional
         As in `camrt.export.load.load`.
-    size : tuple of int, optional
+    fixed : mapping of str to array_like, optional
+        As in `camrt.export.load.load`.
+    size, open_size : tuple of int, optional
         As in `camrt.export.load.load`.
     layer : str, optional
         The default layer, in place of the one found.
+    grid : tuple of int, optional
+        As in `camrt.export.layers.find`.
+    prefix : int, optional
+        As in `camrt.export.layers.find`.
 
     Returns
     -------
@@ -218,6 +258,6 @@ def open_model(
     ModelError
         If the file is not a classifier that can be read.
     """
-    classifier = load(source, output=output, size=size)
+    classifier = load(source, output=output, input=input, fixed=fixed, size=size, open_size=open_size)
     name = "model" if isinstance(source, bytes) else Path(source).stem
-    return Live(classifier, manifest_of(classifier, name=name, layer=layer))
+    return Live(classifier, manifest_of(classifier, name=name, layer=layer, grid=grid, prefix=prefix))

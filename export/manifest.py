@@ -33,18 +33,20 @@ class Layer:
         Its torch-style module path, or ``""``.
     shape : tuple of int or str
         The tensor's own shape, the batch as ``"N"``.
-    layout : {"nchw", "nhwc", "tokens"}
-        How channels and grid lie in the tensor; programs always give ``(N, K, h, w)``.
+    layout : {"nchw", "nhwc", "tokens", "tokens_first"}
+        How channels and grid lie in the tensor, (N, T, K) or (T, N, K) for tokens; programs always give ``(N, K, h, w)``.
     channels : int
         K.
     grid : tuple of int
         ``(h, w)``.
     prefix : int
-        Tokens before the grid (class token, registers); 0 unless `layout` is ``"tokens"``.
+        Tokens before the grid (class token, registers); 0 where `layout` is not one of tokens.
     default : bool
         Whether maps are made here unless told otherwise.
     reason : str
         Why it is, or is not, a good choice.
+    piecewise : bool
+        Whether the model is piecewise linear from here to the logits.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Layer:
     prefix: int = 0
     default: bool = False
     reason: str = ""
+    piecewise: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Program:
     Attributes
     ----------
     kind : str
-        ``forward``, ``features``, ``gradient``, ``seeded_gradient``, ``tail``, ``tail_gradient``, ``input_gradient`` or
-        ``map_<method>``.
+        ``forward``, ``features``, ``gradient``, ``seeded_gradient``, ``tail``, ``tail_gradient``, ``input_gradient``,
+        ``map_<method>``, or one of those that are built on request: see `camrt.export.programs`.
     layers : tuple of str
         The layers it gives or takes, in the order of ``activations.0``, ``activations.1`` ...
     inputs, outputs : tuple of str

@@ -14,7 +14,16 @@ tail_gradient     activations.0, context.j,      logits, gradients.0
                   seed
 input_gradient    x, seed                        logits, input_gradient
 map_<method>      x, target                      logits, explained, map (N, h, w), heat (N, H, W), degenerate (N,),
-                                                 signed (N,) where the method needs to know
+                                                 signed (N,) where the method needs to know, and its flags (N,)
+guided_gradient   x, seed                        logits, input_gradient by guided back-propagation
+bias_terms        x, seed                        logits, input_gradient, biases.i: gradient times bias at every tensor
+                                                 that receives one
+bias_gradients    x, seed                        the same, biases.i being the gradient alone
+relevance         activations.0, context.j,      logits, relevance.0; relevance_bias: with biases in the denominators
+                  seed
+lift              activations.0, context.j,      logits, contributions.0 to the change from activations of zero
+                  seed
+explained_<...>   x, target                      logits, heatmap (N, H, W): for runtimes without camrt
 ================  =============================  ==========================================================
 
 ``activations.i`` and ``gradients.i`` are always ``(N, K, h, w)``, however the model lays them out. ``context.j`` is what
@@ -23,24 +32,31 @@ the tail needs beside the layer because it goes around it: a residual stream, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from camrt.errors import LayerError
+from camrt.errors import LayerError, MissingRuleError
 
-from .backward import downstream, reads, sweep, upstream
+from .backward import between, downstream, reads, sweep, upstream
 from .layers import is_channels_last, is_global_average, value_of
 from .load import Classifier
 from .manifest import Layer, Program
-from .maps import ASSUMES_POSITIVE, MAPS, finished, is_signed
+from .maps import MAPS, InGraph, against_all, contrast, fused, is_signed
+from .propagation.biases import biases
+from .propagation.guided import GUIDED, is_rectifier
+from .propagation.lift import lift_rules, second_run
+from .propagation.relevance import RELEVANCE, RELEVANCE_BIAS
 from .vjp import RULES
 from .vjp.emit import Emit, constant, described, dims
+from .vjp.pool import pool_before_relu
+from .vjp.table import Rule
 
-__all__ = ["KINDS", "build", "context_of"]
+__all__ = ["EXPLAINED", "KINDS", "ON_REQUEST", "WITHOUT_LAYER", "build", "context_of"]
 
 
 _NO_FLOW = (
@@ -57,8 +73,10 @@ class _Draft:
         self.graph = self.model.graph
         self.layers = tuple(layers)
         self.classes = classifier.classes
+        self.quantised = classifier.quantised
         self.x = self.graph.inputs[0]
         self.logits = self.graph.outputs[0]
+        self.scores = self.graph.outputs[-1]  # the given model's own logits, where it is quantised
         self.batch = dims(self.logits)[0]
         self.emit = Emit(self.graph, "camrt")
         self.values = [value_of(self.model, layer) for layer in layers]
@@ -76,6 +94,8 @@ class _Draft:
     def finish(self, kind: str) -> ir.Model:
         """Give inputs and outputs their names, and drop what no output needs."""
         graph, emit = self.graph, self.emit
+        if self.quantised is not None:
+            self.quantised.round(emit, beside=self.scores in self.outputs.values())
         graph.inputs.clear()
         graph.inputs.extend(self.inputs.values())
         graph.outputs.clear()
@@ -107,10 +127,11 @@ def _canonical(draft: _Draft, layer: Layer, value: ir.Value) -> ir.Value:
     made = value
     if layer.layout == "nhwc":
         made = e.Transpose(value, perm=[0, 3, 1, 2])
-    elif layer.layout == "tokens":
+    elif (axis := _token_axis(layer)) is not None:
         if layer.prefix:
-            made = e.Slice(value, e.const([layer.prefix]), e.const([layer.prefix + h * w]), e.const([1]))
-        made = e.Reshape(e.Transpose(made, perm=[0, 2, 1]), e.const([-1, layer.channels, h, w]))
+            made = e.Slice(value, e.const([layer.prefix]), e.const([layer.prefix + h * w]), e.const([axis]))
+        made = e.Transpose(made, perm=[1 - axis, 2, axis])
+        made = e.Reshape(made, e.const([-1, layer.channels, h, w]))
     if made is not value:
         described(made, value).shape = ir.Shape([draft.batch, layer.channels, h, w])
     return made
@@ -123,8 +144,21 @@ def _original(draft: _Draft, layer: Layer, value: ir.Value, prefix: ir.Value | N
         return value
     if layer.layout == "nhwc":
         return e.Transpose(value, perm=[0, 2, 3, 1])
-    flat = e.Transpose(e.Reshape(value, e.const([-1, layer.channels, h * w])), perm=[0, 2, 1])
-    return flat if prefix is None else e.Concat(prefix, flat, axis=1)
+    axis = _token_axis(layer)
+    flat = e.Reshape(value, e.const([-1, layer.channels, h * w]))
+    flat = e.Transpose(flat, perm=[0, 2, 1] if axis == 1 else [2, 0, 1])
+    return flat if prefix is None else e.Concat(prefix, flat, axis=axis)
+
+
+def _token_axis(layer: Layer) -> int | None:
+    """Return the axis that tokens lie along, or None where the grid has axes of its own."""
+    return {"tokens": 1, "tokens_first": 0}.get(layer.layout)
+
+
+def _prefix_shape(draft: _Draft, layer: Layer) -> list[int | str]:
+    """Return the shape of a layer's prefix tokens."""
+    shape = [draft.batch, layer.prefix] if _token_axis(layer) == 1 else [layer.prefix, draft.batch]
+    return [*shape, layer.channels]
 
 
 # pieces ----------------------------------------------------------------------------------------------------------
@@ -133,7 +167,7 @@ def _original(draft: _Draft, layer: Layer, value: ir.Value, prefix: ir.Value | N
 def _begin_at_image(draft: _Draft) -> None:
     """Start from the image and give the logits."""
     draft.inputs["x"] = draft.x
-    draft.outputs["logits"] = draft.logits
+    draft.outputs["logits"] = draft.scores
 
 
 def _give_activations(draft: _Draft) -> None:
@@ -142,13 +176,20 @@ def _give_activations(draft: _Draft) -> None:
         draft.outputs[f"activations.{index}"] = _canonical(draft, layer, value)
 
 
-def _give_gradients(draft: _Draft, seed: ir.Value, wanted: Sequence[ir.Value]) -> None:
-    """Give every layer's gradient of the seeded scalar."""
-    found = sweep(draft.graph, {draft.logits: seed}, wanted, RULES)
+def _give_gradients(
+    draft: _Draft,
+    seed: ir.Value,
+    wanted: Sequence[ir.Value],
+    rules: Mapping[str, Rule] = RULES,
+    name: str = "gradients",
+) -> None:
+    """Give every layer's gradient of the seeded scalar, or what another rule table makes of it."""
+    purpose = {"gradients": "gradient", "contributions": "DeepLIFT"}.get(name, name)
+    found = sweep(draft.graph, {draft.logits: seed}, wanted, rules, purpose=purpose)
     for index, (layer, g) in enumerate(zip(draft.layers, found, strict=True)):
         if g is None:
             raise LayerError(_NO_FLOW.format(layer.name))
-        draft.outputs[f"gradients.{index}"] = _canonical(draft, layer, g)
+        draft.outputs[f"{name}.{index}"] = _canonical(draft, layer, g)
 
 
 def _seed_input(draft: _Draft) -> ir.Value:
@@ -160,7 +201,7 @@ def _target_seed(draft: _Draft) -> ir.Value:
     """Turn class indices, -1 for the predicted one, into the cotangent of their logits inside the graph."""
     e = draft.emit
     target = draft.new_input("target", [draft.batch], ir.DataType.INT64)
-    predicted = e.ArgMax(draft.logits, axis=1, keepdims=0)
+    predicted = e.ArgMax(draft.scores, axis=1, keepdims=0)
     predicted.dtype = ir.DataType.INT64
     is_predicted = e.Less(target, e.const(np.zeros((), np.int64)))
     is_predicted.dtype = ir.DataType.BOOL
@@ -212,7 +253,7 @@ def _cut_tail(draft: _Draft) -> None:
     contexts = context_of(draft.graph, draft.x, draft.logits, value)
     prefix = None
     if layer.prefix:
-        prefix = draft.new_input("context.0", [draft.batch, layer.prefix, layer.channels], value.dtype)
+        prefix = draft.new_input("context.0", _prefix_shape(draft, layer), value.dtype)
     for index, outside in enumerate(contexts, start=int(layer.prefix > 0)):
         fresh = draft.new_input(f"context.{index}", dims(outside), outside.dtype)
         ir.convenience.replace_all_uses_with(outside, fresh)
@@ -266,8 +307,8 @@ def _give_context(draft: _Draft) -> None:
     (layer,), (value,) = draft.layers, draft.values
     e = draft.emit
     if layer.prefix:
-        tokens = e.Slice(value, e.const([0]), e.const([layer.prefix]), e.const([1]))
-        described(tokens, value).shape = ir.Shape([draft.batch, layer.prefix, layer.channels])
+        tokens = e.Slice(value, e.const([0]), e.const([layer.prefix]), e.const([_token_axis(layer) or 0]))
+        described(tokens, value).shape = ir.Shape(_prefix_shape(draft, layer))
         draft.outputs["context.0"] = tokens
     for index, outside in enumerate(context_of(draft.graph, draft.x, draft.logits, value), start=int(layer.prefix > 0)):
         draft.outputs[f"context.{index}"] = outside
@@ -295,9 +336,9 @@ def _gradient(draft: _Draft) -> None:
     _give_activations(draft)
 
 
-def _unexpanded(draft: _Draft, layer: Layer, g: ir.Value) -> ir.Value | None:
+def _unexpanded(draft: _Draft, layer: Layer, value: ir.Value, g: ir.Value) -> ir.Value | None:
     """Return the (N, K, 1, 1) value that the rule of a global average has spread over the grid of `g`, if it did."""
-    node, users = g.producer(), [use.node for use in draft.values[0].uses()]
+    node, users = g.producer(), [use.node for use in value.uses()]
     is_pooled = len(users) == 1 and is_global_average(users[0], layer)
     if layer.layout != "nchw" or node is None or node.op_type != "Expand" or not is_pooled:
         return None
@@ -316,26 +357,102 @@ def _is_nonnegative(value: ir.Value) -> bool:
     return lowest is not None and bool(np.all(lowest >= 0))
 
 
+def _evidence(draft: _Draft, row: InGraph, seed: ir.Value) -> list[dict[str, Any]]:
+    """Return what a method's map is made of, by the names of `InGraph.needs`, one entry a layer."""
+    found: list[dict[str, Any]] = [{} for _ in draft.layers]
+    if "full" in row.needs:
+        found[0]["full"] = _full_gradient(draft, seed)
+    if "grads" in row.needs:
+        for layer, value, g, known in zip(
+            draft.layers,
+            draft.values,
+            _carried_back(draft, row, seed),
+            found,
+            strict=True,
+        ):
+            if g is None:
+                raise LayerError(_NO_FLOW.format(layer.name))
+            known["grads"] = _unexpanded(draft, layer, value, g) or _canonical(draft, layer, g)
+    for layer, value, known in zip(draft.layers, draft.values, found, strict=True):
+        known |= {"acts": _canonical(draft, layer, value), "size": _size(draft)}
+    return found
+
+
+def _carried_back(draft: _Draft, row: InGraph, seed: ir.Value) -> list[ir.Value | None]:
+    """Return what a method's target becomes at every layer, by its own rules."""
+    e, graph, logits, chosen = draft.emit, draft.graph, draft.logits, draft.outputs["explained"]
+    if row.target == "contrast":
+        seed = described(contrast(e, draft.scores, chosen), logits)
+    elif row.target == "against_all":
+        seed = described(against_all(e, draft.scores, chosen), logits)
+    if row.way == "relevance":
+        return sweep(graph, {logits: seed}, draft.values, RELEVANCE)
+    if row.way == "gradient":
+        return sweep(graph, {logits: seed}, draft.values, RULES)
+    found: list[ir.Value | None] = []
+    for index, (layer, value) in enumerate(zip(draft.layers, draft.values, strict=True)):  # each has a second run
+        rules = lift_rules(second_run(graph, e, value, _without(draft, layer, value), logits))
+        found += sweep(graph, {logits: seed}, [value], rules, prefix=f"lift{index}")
+    return found
+
+
+def _without(draft: _Draft, layer: Layer, value: ir.Value) -> ir.Value:
+    """Set a layer's grid to zero and leave its prefix tokens as they are."""
+    e, (h, w), axis = draft.emit, layer.grid, _token_axis(layer)
+    kept = np.zeros(1 if axis is None else layer.prefix + h * w, e.numpy_dtype(value))
+    kept[: layer.prefix] = 1
+    return described(e.Mul(value, e.const(kept[:, None] if axis == 1 else kept[:, None, None])), value)
+
+
+def _size(draft: _Draft) -> tuple[int, int]:
+    """Return the image's (H, W)."""
+    _, a, b, c = (int(d) if isinstance(d, int) else 0 for d in dims(draft.x))
+    return (a, b) if is_channels_last(draft.x) else (b, c)
+
+
+def _draw(draft: _Draft, row: InGraph, known: dict[str, Any]) -> tuple[ir.Value, dict[str, ir.Value]]:
+    """Return what the method gives on one layer, and its flags."""
+    drawn = row.function(draft.emit, *(known[name] for name in row.needs))
+    return drawn if isinstance(drawn, tuple) else (drawn, {})
+
+
+def _raw(draft: _Draft, row: InGraph, layer: Layer, known: dict[str, Any]) -> tuple[ir.Value, dict[str, ir.Value]]:
+    """Return the raw map of one layer and the method's flags."""
+    raw, flags = _draw(draft, row, known)
+    described(raw, known["acts"]).shape = ir.Shape([draft.batch, *(known["size"] if row.at_image else layer.grid)])
+    return raw, flags
+
+
 def _map(draft: _Draft, method: str) -> None:
     _begin_at_image(draft)
+    row, (layer,), (value,) = MAPS[method], draft.layers, draft.values
     seed = _target_seed(draft)
-    (layer,), (value,), e = draft.layers, draft.values, draft.emit
-    (g,) = sweep(draft.graph, {draft.logits: seed}, [value], RULES)
-    if g is None:
-        raise LayerError(_NO_FLOW.format(layer.name))
-    acts, grads = _canonical(draft, layer, value), _unexpanded(draft, layer, g) or _canonical(draft, layer, g)
-    _, a, b, c = (int(d) if isinstance(d, int) else 0 for d in dims(draft.x))
-    size = (a, b) if is_channels_last(draft.x) else (b, c)
-    raw = described(MAPS[method](e, acts, grads), value)
-    raw.shape = ir.Shape([draft.batch, *layer.grid])
-    heat, degenerate = finished(e, raw, size)
-    draft.outputs |= {"map": raw, "heat": described(heat, raw), "degenerate": degenerate}
-    heat.shape, degenerate.shape = ir.Shape([draft.batch, *size]), ir.Shape([draft.batch])
+    (known,) = _evidence(draft, row, seed)
+    raw, flags = _raw(draft, row, layer, known)
+    heat, degenerate = fused(draft.emit, [raw], known["size"], how=row.fuse, relu=row.relu)
+    draft.outputs |= {"map": raw, "heat": heat, "degenerate": degenerate, **flags}
+    if row.assumes_positive and not _is_nonnegative(value):
+        draft.outputs["signed"] = is_signed(draft.emit, known["acts"])
     degenerate.dtype = ir.DataType.BOOL
-    if method in ASSUMES_POSITIVE and not _is_nonnegative(value):
-        draft.outputs["signed"] = is_signed(e, acts)
-        draft.outputs["signed"].shape = ir.Shape([draft.batch])
+    for name in {"degenerate", "signed", *flags} & set(draft.outputs):
+        draft.outputs[name].shape = ir.Shape([draft.batch])
     _take_rows(draft, seed, draft.outputs["explained"])
+
+
+def _explained(draft: _Draft, method: str) -> None:
+    _begin_at_image(draft)
+    row = MAPS[method]
+    seed = _target_seed(draft)
+    found = _evidence(draft, row, seed)
+    if row.gives == "heatmap":
+        heat, _ = _draw(draft, row, found[0])
+    else:
+        places = list(zip(draft.layers, found, strict=True))[: 1 if row.at_image else None]
+        raws = [_raw(draft, row, layer, known)[0] for layer, known in places]
+        heat, _ = fused(draft.emit, raws, _size(draft), how=row.fuse, relu=row.relu)
+    described(heat, found[0]["acts"]).shape = ir.Shape([draft.batch, *_size(draft)])
+    _take_rows(draft, seed, draft.outputs.pop("explained"))
+    draft.outputs["heatmap"] = heat
 
 
 def _seeded_gradient(draft: _Draft) -> None:
@@ -353,12 +470,109 @@ def _tail_gradient(draft: _Draft) -> None:
     _give_gradients(draft, _seed_input(draft), draft.values)
 
 
-def _input_gradient(draft: _Draft) -> None:
+def _arriving(x: ir.Value) -> ir.Value:
+    """Return the image as the model computes with it: one of half precision is cast to float32 first."""
+    if x.dtype is None or not x.dtype.is_floating_point():
+        raise LayerError(
+            f"the gradient at the input is not defined: input {x.name!r} takes whole numbers ({x.dtype}); ask for the "
+            "gradient at a layer, or give a model whose input is float"
+        )
+    while len(uses := list(x.uses())) == 1 and uses[0].node.op_type == "Cast":
+        x = uses[0].node.outputs[0]
+    return x
+
+
+def _give_input_gradient(
+    draft: _Draft, rules: Mapping[str, Rule] = RULES, others: Sequence[ir.Value] = ()
+) -> list[ir.Value | None]:
+    """Give the gradient at the image, and return those at other tensors."""
     _begin_at_image(draft)
-    (g,) = sweep(draft.graph, {draft.logits: _seed_input(draft)}, [draft.x], RULES)
+    g, rest = _at_image(draft, _seed_input(draft), rules, others)
+    draft.outputs["input_gradient"] = g
+    return rest
+
+
+def _at_image(
+    draft: _Draft, seed: ir.Value, rules: Mapping[str, Rule] = RULES, others: Sequence[ir.Value] = ()
+) -> tuple[ir.Value, list[ir.Value | None]]:
+    """Return the gradient at the image, and those at other tensors."""
+    g, *rest = sweep(draft.graph, {draft.logits: seed}, [_arriving(draft.x), *others], rules)
     if g is None:
         raise LayerError("no gradient flows from the logits back to the image: only rounding operators lead there")
-    draft.outputs["input_gradient"] = g
+    return g, rest
+
+
+def _input_gradient(draft: _Draft) -> None:
+    pool_before_relu(draft.graph)
+    _give_input_gradient(draft)
+
+
+# programs of other propagations ----------------------------------------------------------------------------------
+
+
+def _guided_gradient(draft: _Draft) -> None:
+    if not any(is_rectifier(node) for node in between(draft.graph, [draft.x], [draft.logits])):
+        raise MissingRuleError(
+            "guided back-propagation changes Relu, LeakyRelu and Clip to [0, 6] alone, and this model has none of them: "
+            "its guided gradient would be the plain one; use a gradient method"
+        )
+    _give_input_gradient(draft, GUIDED)
+
+
+def _bias_gradients(draft: _Draft, *, times_bias: bool) -> None:
+    added = biases(between(draft.graph, [draft.x], [draft.logits]))
+    gradients = _give_input_gradient(draft, others=list(added))
+    for index, term in enumerate(_bias_terms(draft, added, gradients, times_bias)):
+        draft.outputs[f"biases.{index}"] = term
+
+
+def _bias_terms(
+    draft: _Draft,
+    added: Mapping[ir.Value, np.ndarray[Any, Any]],
+    gradients: Sequence[ir.Value | None],
+    times_bias: bool,
+) -> list[ir.Value]:
+    """Return gradient times bias, or the gradient alone, at every tensor with a bias that a gradient reaches."""
+    e, terms = draft.emit, []
+    for (value, bias), g in zip(added.items(), gradients, strict=True):
+        if g is None:
+            continue
+        term = described(e.Mul(g, e.const(bias, "bias")), value) if times_bias else g
+        if len(dims(value)) == 4 and bias.ndim and bias.shape[-1] == bias.size > 1:  # channels are the last axis
+            term = _channels_first(draft, term)
+        terms.append(term)
+    return terms
+
+
+def _channels_first(draft: _Draft, value: ir.Value) -> ir.Value:
+    """Return (N, h, w, K) as (N, K, h, w)."""
+    n, h, w, k = dims(value)
+    turned = described(draft.emit.Transpose(value, perm=[0, 3, 1, 2]), value)
+    turned.shape = ir.Shape([n, k, h, w])
+    return turned
+
+
+def _full_gradient(draft: _Draft, seed: ir.Value) -> list[ir.Value]:
+    """Return image times gradient, and bias times gradient of every tensor with a grid; all (N, K, h, w)."""
+    added = biases(between(draft.graph, [draft.x], [draft.logits]))
+    g, gradients = _at_image(draft, seed, others=list(added))
+    image = described(draft.emit.Mul(_arriving(draft.x), g), g)
+    first = _channels_first(draft, image) if is_channels_last(draft.x) else image
+    return [first, *(t for t in _bias_terms(draft, added, gradients, True) if len(dims(t)) == 4)]
+
+
+def _relevance(draft: _Draft, rules: Mapping[str, Rule]) -> None:
+    _cut_tail(draft)
+    _give_gradients(draft, _seed_input(draft), draft.values, rules, "relevance")
+
+
+def _lift(draft: _Draft) -> None:
+    _cut_tail(draft)
+    acts, e = draft.inputs["activations.0"], draft.emit
+    zero = described(e.ConstantOfShape(e.Shape(acts), value=ir.tensor(np.zeros(1, e.numpy_dtype(acts)))), acts)
+    twins = second_run(draft.graph, e, acts, zero, draft.logits)
+    _give_gradients(draft, _seed_input(draft), draft.values, lift_rules(twins), "contributions")
+    draft.outputs["contributions.0"] = described(e.Mul(draft.outputs["contributions.0"], acts), acts)
 
 
 KINDS: dict[str, Callable[[_Draft], None]] = {
@@ -369,7 +583,19 @@ KINDS: dict[str, Callable[[_Draft], None]] = {
     "tail": _tail,
     "tail_gradient": _tail_gradient,
     "input_gradient": _input_gradient,
-    **{f"map_{method}": partial(_map, method=method) for method in MAPS},
+    **{f"map_{method}": partial(_map, method=method) for method, row in MAPS.items() if row.direct},
+}
+ON_REQUEST: dict[str, Callable[[_Draft], None]] = {
+    "guided_gradient": _guided_gradient,
+    "bias_terms": partial(_bias_gradients, times_bias=True),
+    "bias_gradients": partial(_bias_gradients, times_bias=False),
+    "relevance": partial(_relevance, rules=RELEVANCE),
+    "relevance_bias": partial(_relevance, rules=RELEVANCE_BIAS),
+    "lift": _lift,
+}  # not every model has them, and a bundle holds them where they were asked for
+WITHOUT_LAYER = ("forward", "input_gradient", "guided_gradient", "bias_terms", "bias_gradients")
+EXPLAINED: dict[str, Callable[[_Draft], None]] = {
+    f"explained_{method}": partial(_explained, method=method) for method in MAPS
 }
 
 
@@ -382,7 +608,7 @@ def build(classifier: Classifier, kind: str, layers: Sequence[Layer] = ()) -> tu
     classifier : Classifier
         As `camrt.export.load.load` gives it; left unchanged.
     kind : str
-        A key of `KINDS`.
+        A key of `KINDS`, `ON_REQUEST` or `EXPLAINED`.
     layers : sequence of Layer
         Which layers it gives; exactly one for a tail.
 
@@ -405,7 +631,7 @@ def build(classifier: Classifier, kind: str, layers: Sequence[Layer] = ()) -> tu
     Cost: a copy of the graph (weights are shared) and one sweep.
     """
     draft = _Draft(classifier, layers)
-    KINDS[kind](draft)
+    (KINDS | ON_REQUEST | EXPLAINED)[kind](draft)
     model = draft.finish(kind)
     names = tuple(layer.name for layer in layers)
     return model, Program(kind, names, tuple(draft.inputs), tuple(draft.outputs), b"")

@@ -21,12 +21,12 @@ from camrt.errors import InputError
 
 from .bundle import WEIGHTS, Bundle, check_free, write
 from .live import Live, manifest_of
-from .load import load
+from .load import Classifier, load
 from .manifest import Program
-from .programs import KINDS, build
+from .programs import KINDS, ON_REQUEST, WITHOUT_LAYER, build
 from .verify import verify
 
-__all__ = ["export"]
+__all__ = ["export", "installed_version"]
 
 _SHARED_FROM = 1024  # bytes; smaller tensors stay inside their graph
 _ALIGN = 4096  # a page, so that ONNX Runtime can map weights instead of copying them
@@ -37,11 +37,17 @@ def export(
     folder: str | Path,
     *,
     layers: Sequence[str] | None = None,
-    kinds: Iterable[str] = tuple(KINDS),
+    kinds: Iterable[str] | None = None,
+    also: Iterable[str] = (),
     labels: Sequence[str] = (),
     preprocess: Mapping[str, Any] | None = None,
     output: str | None = None,
+    input: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    open_size: tuple[int, int] | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """
@@ -56,16 +62,26 @@ def export(
     layers : sequence of str, optional
         Layers to prepare, the first of them the bundle's default; without it the model's default layer. Several get
         programs each and one for all together.
-    kinds : iterable of str
-        Which programs; all of them unless told otherwise.
+    kinds : iterable of str, optional
+        Which programs: all of `camrt.export.programs.KINDS` unless told otherwise, without ``input_gradient`` where
+        the model takes whole numbers; those of `ON_REQUEST`, for guided gradients, relevance, DeepLIFT and FullGrad,
+        only when they are named.
+    also : iterable of str
+        More programs beside `kinds`, or beside the usual ones.
     labels : sequence of str
         Class names.
     preprocess : mapping, optional
         Fields of `camrt.image.Preprocess`, kept in the manifest.
-    output : str, optional
+    output, input : str, optional
         As in `camrt.export.load.load`.
-    size : tuple of int, optional
+    fixed : mapping of str to array_like, optional
         As in `camrt.export.load.load`.
+    size, open_size : tuple of int, optional
+        As in `camrt.export.load.load`.
+    grid : tuple of int, optional
+        As in `camrt.export.layers.find`.
+    prefix : int, optional
+        As in `camrt.export.layers.find`.
     overwrite : bool, default False
         Replace a bundle that is there.
 
@@ -91,14 +107,19 @@ def export(
     --------
     >>> export("resnet50.onnx", "resnet50.camrt", layers=["layer4"])  # doctest: +SKIP
     """
-    unknown = set(kinds := tuple(kinds)) - set(KINDS)
+    asked, more = None if kinds is None else tuple(kinds), tuple(also)
+    unknown = {*(asked or ()), *more} - {*KINDS, *ON_REQUEST}
     if unknown:
-        raise InputError(f"programs to export are {', '.join(KINDS)}; {', '.join(sorted(unknown))} came")
+        known = ", ".join((*KINDS, *ON_REQUEST))
+        raise InputError(f"programs to export are {known}; {', '.join(sorted(unknown))} came")
     check_free(folder, overwrite=overwrite)
-    classifier = load(source, output=output, size=size)
+    classifier = load(source, output=output, input=input, fixed=fixed, size=size, open_size=open_size)
+    kinds = tuple(dict.fromkeys((*(_all_kinds(classifier) if asked is None else asked), *more)))
     name = "model" if isinstance(source, bytes) else Path(source).stem
     first = layers[0] if layers else None
-    manifest = manifest_of(classifier, name=name, labels=labels, preprocess=preprocess, layer=first)
+    manifest = manifest_of(
+        classifier, name=name, labels=labels, preprocess=preprocess, layer=first, grid=grid, prefix=prefix
+    )
     live = Live(classifier, manifest)
     chosen = list(dict.fromkeys(live.resolve(layer).name for layer in layers or [manifest.default_layer.name]))
     checked = [] if "gradient" not in kinds else chosen
@@ -108,24 +129,37 @@ def export(
         weights.share(*build(classifier, kind, [live.resolve(n) for n in group]))
         for kind, group in _plan(kinds, chosen)
     ]
-    return write(folder, manifest, programs, weights.data, _version(), overwrite=overwrite)
+    return write(folder, manifest, programs, weights.data, installed_version(), overwrite=overwrite)
+
+
+def _all_kinds(classifier: Classifier) -> tuple[str, ...]:
+    """Return the programs a model has."""
+    is_float = classifier.x.dtype is not None and classifier.x.dtype.is_floating_point()
+    return tuple(kind for kind in KINDS if is_float or kind != "input_gradient")
 
 
 def _plan(kinds: Iterable[str], layers: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """List the programs to build: one a layer, and joint ones where several layers can share a run."""
     plan: list[tuple[str, tuple[str, ...]]] = []
     for kind in kinds:
-        if kind in ("forward", "input_gradient"):
+        if kind in WITHOUT_LAYER:
             plan.append((kind, ()))
             continue
         plan += [(kind, (layer,)) for layer in layers]
-        if len(layers) > 1 and not kind.startswith(("tail", "map_")):
+        if len(layers) > 1 and not kind.startswith(("tail", "map_", "relevance", "lift")):
             plan.append((kind, tuple(layers)))
     return plan
 
 
-def _version() -> str:
-    """Return the installed version of camrt."""
+def installed_version() -> str:
+    """
+    Return the installed version of camrt.
+
+    Returns
+    -------
+    str
+        ``"unknown"`` where it is not installed.
+    """
     try:
         return version("camrt")
     except PackageNotFoundError:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("engine", "export", "kernels")
 TERSE = (
     "export/vjp/",
-    "export/maps.py",
+    "export/maps/",
     "engine/commands.py",
     "engine/demo/train.py",
 )  # formulas; --help; the training script

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
 
+import camrt as camrt_package
 from tests import tiny
 
 
@@ -87,9 +89,13 @@ def test_compare_writes_a_grid_and_a_report(model: Path, picture: Path, tmp_path
 def test_inspect_shows_layers_with_the_default_and_operators_with_their_rules(model: Path) -> None:
     told = json.loads(camrt("inspect", model, "--json").stdout)
     assert [layer["name"] for layer in told["layers"] if layer["default"]] == ["a2"]
-    assert told["operators"]["Conv"] == {"count": 2, "rule": True}
+    assert told["operators"]["Conv"] == {"count": 2, "rule": "gradient", "behind": 0}
+    assert told["methods"]["gradcam"]["cost"] == "1F+1b"
     assert told["linear_layers"] == ["a2"]
-    assert "stage2.relu" in camrt("inspect", model).stdout
+    shown = camrt("inspect", model).stdout
+    assert "stage2.relu" in shown
+    assert "one image: 9.75 k multiply-adds, 30 of them behind the layer" in shown
+    assert "without a gradient rule: none" in shown
 
 
 def test_export_writes_a_bundle_that_explains_the_same(model: Path, picture: Path, tmp_path: Path) -> None:
@@ -117,6 +123,36 @@ def test_export_writes_a_bundle_that_explains_the_same(model: Path, picture: Pat
     np.testing.assert_allclose(heats[0], heats[1], atol=1e-6)
 
 
+def test_a_bundle_holds_what_a_method_needs_where_it_is_asked_to(model: Path, picture: Path, tmp_path: Path) -> None:
+    plain, more = tmp_path / "plain", tmp_path / "more"
+    assert camrt("export", model, plain, "-q", "--preprocess", "half").returncode == 0
+    done = camrt("export", model, more, "-q", "--preprocess", "half", "--method", "LIFT-CAM", "--method", "fullgrad")
+    assert done.returncode == 0, done.stderr
+    heats = []
+    for source, extra in ((more, ()), (model, ("--preprocess", "half"))):
+        for method in ("liftcam", "fullgrad"):
+            out = tmp_path / f"out-{source.name}"
+            done = camrt("explain", picture, "-m", source, "-o", out, "-q", "--method", method, *extra)
+            assert done.returncode == 0, done.stderr
+            heats.append(np.load(out / f"photo_{method}.npy"))
+    np.testing.assert_allclose(heats[:2], heats[2:], atol=1e-5)
+    refused = camrt("explain", picture, "-m", plain, "-o", tmp_path / "none", "-q", "--method", "liftcam")
+    assert refused.returncode == 2
+    assert "--method" in refused.stderr
+
+
+def test_export_writes_a_model_that_explains_itself(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "explained.onnx"
+    done = camrt("export", model, out, "--explained", "Grad-CAM++", "--layer", "a1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"explained": str(out), "method": "gradcampp", "variant": "paper"}
+    x = tiny.images(2)
+    found = ort.InferenceSession(out).run(["heatmap"], {"x": x, "target": np.array([3, 3])})[0]
+    explainer = camrt_package.load(model, preprocess="half")
+    want = explainer.explain(x, method="gradcampp", target=[3, 0], layer="a1").heatmaps[:, 0]
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
 def test_progress_and_notes_stay_off_stdout(model: Path, picture: Path, tmp_path: Path) -> None:
     done = camrt("explain", picture, "-m", model, "-o", tmp_path / "out", "--json")
     json.loads(done.stdout)
@@ -138,6 +174,19 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("an unknown preset", ["explain", "{picture}", "-m", "{model}", "--preprocess", "kodak"], "imagenet"),
     ("output onto a file", ["explain", "{picture}", "-m", "{model}", "-o", "{picture}"], "photo.png"),
     ("an export over a folder", ["export", "{model}", "{empty}"], "already there"),
+    ("an explained model over a file", ["export", "{model}", "{picture}", "--explained", "gradcam"], "already there"),
+    ("a method no graph holds", ["export", "{model}", "e.onnx", "--explained", "randomcam"], "hash of each picture"),
+    (
+        "a variant no graph holds",
+        ["export", "{model}", "e.onnx", "--explained", "cam", "--variant", "relu"],
+        "official",
+    ),
+    ("a variant of a bundle", ["export", "{model}", "bundle", "--variant", "relu"], "--explained"),
+    (
+        "labels in an explained model",
+        ["export", "{model}", "e.onnx", "--explained", "cam", "--preprocess", "tf"],
+        "bundle",
+    ),
 ]
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from camrt.commands import app, find_pictures, read_options
-from camrt.errors import ImageError, MethodError
+from camrt.commands import app, find_pictures, read_ends, read_options
+from camrt.errors import ImageError, InputError, MethodError, ModelError
+from tests.export import integers
+from tests.export.onnx_text import CONV, HEAD, tokens
+from tests.export.onnx_text import tiny as tiny_text
 
 
 def test_options_are_name_value_pairs() -> None:
@@ -17,6 +25,82 @@ def test_options_are_name_value_pairs() -> None:
     for bad in ("n", "=3", ""):
         with pytest.raises(MethodError, match="name=value"):
             read_options([bad])
+
+
+def test_the_ends_of_a_model_are_read() -> None:
+    assert read_ends(None, None, None, None) == {}
+    assert read_ends("y", "x", ["gain=2", "age=[3, 4]", "flag=false"], "12,10") == {
+        "output": "y", "input": "x", "fixed": {"gain": 2, "age": [3, 4], "flag": False}, "size": (12, 10),
+    }  # fmt: skip
+    assert read_ends(None, None, None, "224") == {"size": (224, 224)}
+    for fixed, size in (
+        (["gain"], None),
+        (["=3"], None),
+        (["gain=much"], None),
+        (None, "0"),
+        (None, "a,b"),
+        (None, "1,2,3"),
+    ):
+        with pytest.raises(InputError, match=r"for example|JSON"):
+            read_ends(None, None, fixed, size)
+
+
+def test_how_tokens_lie_is_read() -> None:
+    assert read_ends(None, None, None, None, "2,8", 1) == {"grid": (2, 8), "prefix": 1}
+    assert read_ends(None, None, None, None, "4", 0) == {"grid": (4, 4), "prefix": 0}
+    for bad in ("0,3", "2,8,1", "wide", ""):
+        with pytest.raises(InputError, match="--grid h,w, for example --grid 14,14"):
+            read_ends(None, None, None, None, bad)
+
+
+def test_a_grid_said_on_the_command_line_is_that_of_the_layers(tmp_path: Path) -> None:
+    (tmp_path / "tokens.onnx").write_bytes(tokens())
+    asked = ["inspect", str(tmp_path / "tokens.onnx"), "--grid", "2,8", "--prefix", "1", "--json"]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    (layer,) = [layer for layer in json.loads(done.stdout)["layers"] if layer["default"]]
+    assert (layer["name"], layer["grid"], layer["prefix"]) == ("n1", [2, 8], 1)
+
+
+def test_inspect_says_what_a_model_was_and_what_is_held(tmp_path: Path) -> None:
+    body = f"h = Cast<to=10>(x) {CONV.replace('(x,', '(s,')} {HEAD}".replace("[stem]", "s = Mul(h, gain) [stem]")
+    model = onnx.load_from_string(tiny_text(body, x="float[N,3,8,8] x, float16[1] gain", y="float16[N,5] y"))
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    (tmp_path / "half.onnx").write_bytes(model.SerializeToString())
+    done = CliRunner().invoke(
+        app, ["inspect", str(tmp_path / "half.onnx"), "--fixed", "gain=2"], catch_exceptions=False
+    )
+    assert "the model holds float16; programs run its float32 twin" in done.stdout
+    assert "input gain is held at [2.0]" in done.stdout
+
+
+def test_inspect_says_that_a_model_is_quantised_and_how_its_twin_agrees(tmp_path: Path) -> None:
+    (tmp_path / "integers.onnx").write_bytes(integers.quantised(f"{integers.STEM} r = Identity(q) {integers.HEAD}", {}))
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "integers.onnx")], catch_exceptions=False)
+    said = " ".join(result.output.split())
+    assert "quantised (QuantizeLinear 1, DequantizeLinear 1): logits are its own, gradients its float twin's" in said
+    assert re.search(r"the twin's logits behind \w+ differ by 0.00% of their spread, at most 0.00%", said)
+    assert said.count("top-1 agrees on 100% of 8 noise inputs") == 2
+
+
+@pytest.mark.parametrize("command", ["inspect", "explain", "compare", "export"])
+def test_a_model_with_several_ends_is_opened_by_every_command(command: str, tmp_path: Path) -> None:
+    data = tiny_text(
+        f"{CONV} g = Mul(a, gain) {HEAD.replace('(a)', '(g)')}",
+        x="float[N,3,H,W] x, float[1] gain", y="float[N,5] y, float[N,4,8,8] a",
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "p.png")
+    picture = [str(tmp_path / "p.png"), "--model", str(path), "-o", str(tmp_path / "out")]
+    before = {"inspect": [str(path)], "export": [str(path), str(tmp_path / "b")]}.get(command, picture)
+    ends = ["--output", "y", "--input", "x", "--fixed", "gain=2", "--size", "8,8"]
+    done = CliRunner().invoke(app, [command, *before, *ends, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    json.loads(done.stdout)
+    with pytest.raises(ModelError, match=r"choose the one with class scores by output= \(--output\)"):
+        CliRunner().invoke(app, [command, *before], catch_exceptions=False)
 
 
 def test_pictures_are_found_once_each_in_order(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import camrt
 from camrt.errors import BundleError, LayerError, MethodError, NumericError, TargetError
+from camrt.export.programs import KINDS, ON_REQUEST
 from camrt.export.write import export
 from camrt.kernels import min_max, resize
 from camrt.methods import METHODS
@@ -281,7 +282,8 @@ def test_layers_lists_every_candidate_and_marks_one_default() -> None:
 def bundle(tmp_path: Path) -> Path:
     """Write a bundle of a tiny model for two layers."""
     preprocess = camrt.load(tiny.mlp(), preprocess="half").preprocess.to_dict()
-    export(tiny.mlp(), tmp_path / "bundle", layers=["a2", "a1"], labels=LABELS, preprocess=preprocess)
+    kinds = (*KINDS, *ON_REQUEST)
+    export(tiny.mlp(), tmp_path / "bundle", layers=["a2", "a1"], kinds=kinds, labels=LABELS, preprocess=preprocess)
     return tmp_path / "bundle"
 
 

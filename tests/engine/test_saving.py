@@ -78,6 +78,15 @@ def test_the_manifest_says_how_each_map_was_made_and_where_it_is(tmp_path: Path)
     assert len(set(files)) == 8 and all((tmp_path / name).is_file() for name in files)
 
 
+def test_signed_planes_are_written_where_the_method_gives_them(tmp_path: Path) -> None:
+    planes = np.random.default_rng(0).normal(size=(2, 2, 3, *make().heatmaps.shape[2:])).astype(np.float32)
+    replace(make(), raw_input=planes).save(tmp_path, overlays=False)
+    for image, entry in enumerate(manifest(tmp_path)["explanations"][0]["images"]):
+        np.testing.assert_array_equal(np.load(tmp_path / entry["raw_input"]), planes[image])
+    make().save(tmp_path / "without", overlays=False)
+    assert "raw_input" not in manifest(tmp_path / "without")["explanations"][0]["images"][0]
+
+
 def test_overlays_can_be_left_out(tmp_path: Path) -> None:
     make().save(tmp_path, overlays=False)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".json"}

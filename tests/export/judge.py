@@ -18,6 +18,8 @@ import onnx
 import onnxruntime
 import torch
 
+from bench import coverage_figures
+from bench.coverage_figures import cosines, errors
 from camrt.export.live import Live
 from camrt.export.manifest import Layer, Program
 from tests.export.onnx_in_torch import gradients
@@ -39,27 +41,7 @@ def run_program(program: Program, **feeds: Array) -> dict[str, Array]:
 
 def canonical(layer: Layer, tensor: Array) -> Array:
     """Return a layer's tensor as the model has it as (N, K, h, w)."""
-    if layer.layout == "nhwc":
-        return tensor.transpose(0, 3, 1, 2)
-    if layer.layout == "tokens":
-        return tensor[:, layer.prefix :].transpose(0, 2, 1).reshape(len(tensor), -1, *layer.grid)
-    return tensor
-
-
-def errors(got: Array, want: Array) -> Array:
-    """Return the largest error of each image, relative to its largest gradient."""
-    axes = tuple(range(1, want.ndim))
-    assert got.shape == want.shape
-    assert np.isfinite(got).all()
-    scale = np.abs(want).max(axes)
-    assert (scale > 0).all(), "a gradient that vanishes proves nothing"
-    return np.abs(got - want).max(axes) / scale
-
-
-def cosines(got: Array, want: Array) -> Array:
-    """Return the cosine between both gradients of each image."""
-    got, want = (a.reshape(len(a), -1).astype(np.float64) for a in (got, want))
-    return (got * want).sum(1) / np.sqrt((got**2).sum(1) * (want**2).sum(1))
+    return coverage_figures.canonical(tensor, layer.layout, layer.prefix, layer.grid)
 
 
 @dataclass(frozen=True)

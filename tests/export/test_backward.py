@@ -77,9 +77,9 @@ def test_several_starting_points_are_carried_back_together(rng: np.random.Genera
 
 def test_a_missing_rule_names_operator_node_path_and_a_way_out() -> None:
     graph, e, x, g = start("N", 3)
-    odd = shaped(e.Hardmax(x), x)
+    odd = shaped(e.Det(x), x)
     y = shaped(e.Sin(odd), x)
-    with pytest.raises(MissingRuleError, match=r"Hardmax.*net/Hardmax_1.*Hardmax -> Sin -> logits.*eigencam"):
+    with pytest.raises(MissingRuleError, match=r"Det.*net/Det_1.*Det -> Sin -> logits.*eigencam"):
         sweep(graph, {y: g}, [x], RULES)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_bundle_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert isinstance(program.model, Path)
         assert program.model.read_bytes() == given.model
     assert (found.folder / "weights.bin").read_bytes() == WEIGHTS
-    assert json.loads((found.folder / "manifest.json").read_text("utf-8"))["camrt"] == "1.2.3"
+    assert found.version == "1.2.3"
 
 
 def test_a_moved_bundle_still_reads(folder: Path, tmp_path: Path) -> None:
@@ -136,6 +136,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no classes": (_edit(lambda d: d.pop("classes")), "lacks or misspells 'classes'"),
     "strange layer": (_edit(lambda d: d["layers"][0].update(colour="red")), "lacks or misspells"),
     "layer a number": (_edit(lambda d: d.update(layers=[3])), "lacks or misspells"),
+    "other labels": (_edit(lambda d: d.update(labels=["dog", "cat"])), "'manifest.json' .* was altered"),
+    "no hash": (_edit(lambda d: d.pop("sha256")), "'manifest.json' .* was altered"),
     "no programs": (_edit(lambda d: d.pop("programs")), "lacks 'programs'"),
     "no files": (_edit(lambda d: d.pop("files")), "lacks 'files'"),
     "files a list": (_edit(lambda d: d.update(files=["weights.bin"])), "files"),
@@ -214,6 +216,53 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         make(tmp_path / "tiny.camrt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("room", [0, 1, 2000, 5000, 5300])
+def test_a_disk_that_fills_up_midway_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """A disk of `room` bytes: each write takes what still fits, as the kernel does, and fails on the rest."""
+    left, real = [room], Path.open
+
+    def open_on_full(self: Path, *args: Any, **kwargs: Any) -> Any:
+        file = real(self, *args, **kwargs)
+        if "w" not in (args[0] if args else kwargs.get("mode", "r")):
+            return file
+        write = file.write
+
+        def partly(data: Any) -> int:
+            fits = data[: left[0]]
+            left[0] -= len(fits)
+            write(fits)
+            if len(fits) < len(data):
+                raise OSError(28, "No space left on device")
+            return len(fits)
+
+        return _Writer(file, partly)
+
+    monkeypatch.setattr(Path, "open", open_on_full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        make(tmp_path / "tiny.camrt")
+    assert left[0] == 0
+    assert not list(tmp_path.iterdir())
+
+
+class _Writer:
+    """An open file with another write."""
+
+    def __init__(self, file: Any, write: Callable[[Any], int]) -> None:
+        self._file = file
+        self.write = write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def test_a_full_disk_leaves_the_old_bundle_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

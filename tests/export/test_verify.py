@@ -13,7 +13,9 @@ from camrt.errors import ModelError, NumericError
 from camrt.export import open_model
 from camrt.export.live import Live
 from camrt.export.manifest import Layer, Manifest, Program
-from camrt.export.verify import check_gradient, check_parity, run, sample, verify
+from camrt.export.verify import check_agreement, check_gradient, check_parity, run, sample, verify
+from tests.export.integers import HEAD as INTEGER_HEAD
+from tests.export.integers import STEM, WEIGHTS, quantised
 from tests.export.onnx_text import CONV, HEAD, TINY, tiny, tokens
 
 HEADS = {
@@ -157,3 +159,20 @@ def test_a_graph_is_run_once_and_outputs_may_be_chosen() -> None:
     (alone,) = run(data, {"x": picture()}, ["a"])
     assert (scores.shape, acts.shape) == ((3, 5), (3, 4, 8, 8))
     np.testing.assert_array_equal(alone, acts)
+
+
+def test_agreement_is_measured_between_the_quantised_model_and_its_twin() -> None:
+    """A twin whose head is turned round says the opposite of the model: nothing of the spread is left in common."""
+    model = quantised(f"{STEM} r = Identity(q) {INTEGER_HEAD}", {})
+    live = open_model(model)
+    figures = check_agreement(live.classifier, live)
+    assert figures["max_abs"] <= 1e-5
+    assert figures["top1"] == figures["whole"]["top1"] == 1
+    turned = quantised(f"{STEM} r = Identity(q) {INTEGER_HEAD.replace('wh', 'other')}", {"other": -WEIGHTS["wh"]})
+    wrong = Mixed(live, open_model(turned), "tail")
+    figures = check_agreement(live.classifier, wrong)
+    assert figures["top1"] == 0
+    assert figures["max_rel"] > 0.5
+    (logits,) = run(model, {"x": sample(live.manifest.input, 8)})
+    assert figures["max_abs"] == pytest.approx(2 * np.abs(logits - WEIGHTS["bh"]).max(), rel=1e-4)
+    assert figures["max_rel"] == pytest.approx(figures["max_abs"] / np.ptp(logits, axis=1).mean(), rel=1e-4)
