@@ -103,7 +103,7 @@ def test_guided_gradients_and_relevance_are_for_this_input() -> None:
 def test_a_bundle_without_the_program_says_which_to_export(tmp_path: Any, method: str, kind: str) -> None:
     export(tiny.mlp(), tmp_path / "bundle", layers=["a2"])
     opened = camrt.load(tmp_path / "bundle", preprocess="half")
-    with pytest.raises(BundleError, match=f"no {kind} program.*kinds"):
+    with pytest.raises(BundleError, match=f"no {kind} program.*also=.'{kind}'"):
         opened.explain(tiny.images(1), method=method)
 
 
