@@ -40,6 +40,7 @@ _SIZES = (
     ("alexnet", 224),  # adaptive pooling to 6x6 and 7x7 is the identity at the size they were made for
     ("vgg", 224),
     ("inception_v3", 128),
+    ("shufflenet_v2_x0_5", 128),  # so narrow that at 64 one ReLU at its kink turns a gradient, float32 autograd's too
     ("maxvit", 224),  # windows of 7 have to fit at every stage
     ("swin", 128),  # windows shift in all stages but the last
     ("vit_h_14", 56),

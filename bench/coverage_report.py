@@ -32,7 +32,7 @@ HEAD = (
     "slope",
     "",
 )
-WORST = ("forward", "layer_error", "image_best")
+WORST = ("forward", "layer_error")
 FIGURES = ("forward", "layer_error", "image_error", "image_best", "image_cosine", "slope")
 
 
@@ -112,10 +112,19 @@ def _right(records: Sequence[Record], origin: str) -> str:
 
 def _worst(records: Sequence[Record]) -> list[str]:
     """Return the worst forward, layer, best image error and cosine."""
-    known = [[record[name] for record in records if name in record] for name in WORST]
-    worst = [f"{max(values):.0e}" if values else "" for values in known]
-    cosines = [record["image_cosine"] for record in records if "image_cosine" in record]
+    worst = [f"{max(values):.0e}" if values else "" for values in (_known(records, name) for name in WORST)]
+    best = _known(records, "image_best")
+    within = [value for value in best if value <= BEST]
+    above = len(best) - len(within)
+    image = f"{max(within):.0e}" if within else ""
+    worst.append(f"{image}; {above} by float32 autograd's own" if above else image)
+    cosines = _known(records, "image_cosine")
     return [*worst, f"{min(cosines):.5f}" if cosines else ""]
+
+
+def _known(records: Sequence[Record], name: str) -> list[float]:
+    """Return a figure of the records that have it."""
+    return [record[name] for record in records if name in record]
 
 
 def _why(record: Record) -> str:

@@ -119,7 +119,7 @@ def attempt(trial: Trial) -> dict[str, Any]:
                 record |= _judge(source, ours, record["layer"], folder)
         record["status"] = verdict(record)
     except (WorkerError, ValueError, OSError) as error:
-        record |= {"status": stage, "reason": " ".join(str(error).split())[:300]}
+        record |= {"status": stage, "reason": " ".join(str(error).split())[:400]}
     return record | {"seconds": round(time.perf_counter() - start, 1)}
 
 

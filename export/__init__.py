@@ -5,7 +5,7 @@ Turn a classifier into the programs a class activation map needs.
 
     load       a file becomes a checked, normalised graph       shapes  every shape, the batch symbolic
     layers     which tensors can be explained                   names   how they may be called
-    reach      what of a tensor reaches the logits
+    default    which of them is explained                   reach   what of a tensor reaches the logits
     vjp/       the gradient rule table, one file a family       backward  the sweep through it
     programs   graphs cut and grown for one purpose             verify  run them, compare
     live       programs from memory        write, bundle  programs in a folder        from_torch  nn.Module in

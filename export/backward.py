@@ -15,6 +15,7 @@ import onnx_ir as ir
 from camrt.errors import CamrtError, MissingRuleError, ModelError
 
 from .vjp.emit import Emit, described, dims
+from .vjp.fixed import OF_SHAPES
 from .vjp.table import Rule, missing, op_key
 
 __all__ = ["between", "downstream", "reads", "sweep", "upstream"]
@@ -154,12 +155,12 @@ def sweep(
     MissingRuleError
         If an operator on the way has no rule; named with its node and the path to the logits.
     """
-    path = between(graph, wanted, list(seeds))
+    alive = _moved(graph, wanted)
+    path = [node for node in between(graph, wanted, list(seeds)) if any(value in alive for value in reads(node))]
     lacking = missing(path, rules)
     if lacking:
         raise MissingRuleError(_explain(lacking[0], path, {op_key(node) for node in lacking}, purpose))
     e = Emit(graph, prefix, tuple(seeds.values()))
-    alive = downstream(graph, wanted)
     cotangents: dict[ir.Value, ir.Value] = dict(seeds)
     for node in reversed(path):
         incoming = [cotangents.get(value) for value in node.outputs]
@@ -180,6 +181,15 @@ def sweep(
                 g = e.Add(cotangents[value], g)
             cotangents[value] = described(g, value)
     return [cotangents.get(value) for value in wanted]
+
+
+def _moved(graph: ir.Graph, values: Collection[ir.Value]) -> set[ir.Value]:
+    """Return some values and everything whose numbers depend on theirs: what reads their shapes alone does not."""
+    reached = set(values)
+    for node in graph:
+        if node.op_type not in OF_SHAPES and any(value in reached for value in reads(node)):
+            reached.update(node.outputs)
+    return reached
 
 
 def _apply(rule: Rule, e: Emit, node: ir.Node, incoming: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:

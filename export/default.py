@@ -55,10 +55,11 @@ def choose_default(classifier: Classifier, found: Mapping[ir.Value, Layer]) -> t
     values, edges = reaching(graph, classifier.logits)
     living = {v for v, layer in found.items() if v in values and _has_cells(layer, values[v])}
 
-    def tells(value: ir.Value, edge: Edge) -> bool:
+    def _tells(value: ir.Value, edge: Edge) -> bool:
+        """Tell an edge on which a layer's cells say something; what is no layer, or has prefix tokens alone, always does."""
         return edge in edges and (value not in living or _has_cells(found[value], edges[edge]))
 
-    following = bottlenecks(graph, classifier.logits, tells)
+    following = bottlenecks(graph, classifier.logits, _tells)
     streams = {v: layer for v, layer in _streams(found).items() if v in living and v in following}
     if not streams:
         raise LayerError(
@@ -118,7 +119,9 @@ def _chain(value: ir.Value, following: dict[ir.Value, ir.Value]) -> Iterator[ir.
 
 def _above_pooling(chosen: ir.Value, layers: Mapping[ir.Value, Layer], reason: str) -> tuple[ir.Value, str]:
     """Move up past pooling: its result says less of where things are."""
-    while (node := chosen.producer()) is not None and node.op_type in POOLS and node.inputs[0] in layers:
-        chosen = node.inputs[0]
-        reason = f"{reason.split(', moved')[0]}, moved up past pooling"
+    while (node := chosen.producer()) is not None and node.op_type in POOLS:
+        above = node.inputs[0]
+        if above is None or above not in layers:
+            break
+        chosen, reason = above, f"{reason.split(', moved')[0]}, moved up past pooling"
     return chosen, reason

@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from .known import refuse
 
-__all__ = ["is_fixed", "require_fixed"]
+__all__ = ["OF_SHAPES", "is_fixed", "require_fixed"]
 
-_OF_SHAPES = ("Shape", "Size")  # what they give changes with the batch at most, and no gradient passes them
+OF_SHAPES = ("Shape", "Size")  # what they give changes with the batch at most, and no gradient passes them
 
 
 def is_fixed(value: ir.Value | None) -> bool:
@@ -22,7 +22,7 @@ def is_fixed(value: ir.Value | None) -> bool:
             continue
         seen.add(value)
         producer = value.producer()
-        if producer is not None and producer.op_type in _OF_SHAPES:
+        if producer is not None and producer.op_type in OF_SHAPES:
             continue
         if producer is None or producer.op_type.startswith("Random"):
             return False

@@ -35,6 +35,10 @@ def test_the_markdown_counts_by_origin_and_gives_the_worst_of_the_right_ones() -
     assert "2026-01-02 to 2026-01-03" in text and "torch 1" in text
 
 
+def test_an_image_error_that_float32_autograd_makes_too_is_counted_beside_the_worst() -> None:
+    assert "| 4e-07; 1 by float32 autograd's own |" in markdown([*RECORDS, record("e", image_best=2e-3)])
+
+
 def test_every_model_that_is_not_right_has_its_line_with_the_reason() -> None:
     lines = [line for line in markdown(RECORDS).splitlines() if line.startswith("*")]
     assert len(lines) == 2

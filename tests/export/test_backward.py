@@ -59,6 +59,20 @@ def test_only_nodes_between_are_visited_and_dead_branches_emit_nothing() -> None
     assert dead.uses() == ()
 
 
+def test_what_reads_a_shape_alone_needs_no_rule(rng: np.random.Generator) -> None:
+    graph, e, x, g = start("N", 3)
+    count = e.Concat(e.Shape(x, start=0, end=1), e.const([1]), axis=0)
+    rows = shaped(
+        e.Tile(e.const(np.array([[1.0, 2.0, 4.0]])), count), x
+    )  # as many as the batch says: not for Tile's rule
+    z = shaped(e.Mul(x, rows), x)
+    (dx,) = sweep(graph, {z: g}, [x], RULES)
+    assert dx is not None
+    at, cot = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    (got,) = run(graph, [dx], {"x": at, "g": cot})
+    np.testing.assert_allclose(got, cot * [[1.0, 2.0, 4.0]], rtol=1e-12)
+
+
 def test_a_value_that_no_path_reaches_has_no_gradient() -> None:
     graph, e, x, g = start("N", 3)
     y, z = shaped(e.Sin(x), x), shaped(e.Cos(x), x)
