@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=list(FAMILY), choices=FAMILY, help="methods for gradient")
     add("--batches", nargs="+", type=int, default=[1, 16], metavar="N", help="images a call for gradient (1 16)")
     add("--rounds", type=int, metavar="N", help=f"turns of each contender ({ROUNDS})")
+    add("--sittings", type=int, default=1, metavar="N", help="start every process of gradient anew N times (1)")
     add("--threads", type=int, metavar="N", help="threads within a call, for all libraries (the physical cores)")
     add(
         "--quick",
@@ -126,8 +127,8 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     """Run the suites and report."""
     suites = list(dict.fromkeys(options.suites)) or list(SUITES)
     rounds = (QUICK if options.quick else ROUNDS) if options.rounds is None else options.rounds
-    if rounds < 1 or min(options.batches) < 1 or (options.threads is not None and options.threads < 1):
-        parser.error("rounds, batches and threads are at least 1")
+    if min(rounds, options.sittings, *options.batches) < 1 or (options.threads is not None and options.threads < 1):
+        parser.error("rounds, sittings, batches and threads are at least 1")
     if "backward" in options.suites and options.peers is None:
         parser.error(
             "backward compares with eager PyTorch: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER"
@@ -147,7 +148,7 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     sys.stdout.write(table(rows) + "\n")
     if options.json is not None:
         settings = {
-            "suites": suites, "rounds": rounds, "quick": options.quick, "threads": options.threads,
+            "suites": suites, "rounds": rounds, "sittings": options.sittings, "quick": options.quick, "threads": options.threads,
             "model": None if options.model is None else options.model.name,
         }  # fmt: skip
         options.json.write_text(json.dumps(plain(machine, settings, rows, agreed), indent=1) + "\n", "utf-8")
@@ -170,6 +171,7 @@ def _suites(
         options.threads,
         physical_cores(),
         options.verbose,
+        options.sittings,
     )
     if "gradient" in suites:
         if options.model is not None:

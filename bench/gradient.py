@@ -35,6 +35,8 @@ FLOOR = Goal(1.10, most=True)
 SIDE = 224
 
 ARBITRARY_SIGN = ("eigencam",)  # a principal component has no sign of its own; libraries choose differently
+_Board = dict[tuple[int, str], dict[str, list[float]]]  # seconds by contender, for each batch and method
+
 COSINE, DIFFERENCE = (
     0.999,
     0.02,
@@ -55,7 +57,9 @@ class Settings:
     batches : sequence of int
         Images a call.
     rounds : int
-        Turns each contender takes.
+        Turns each contender takes in a sitting.
+    sittings : int
+        How often every process is started anew: where its memory comes to lie can decide a fifth of its speed.
     threads : int or None
         Threads within a call, for all; None leaves it to ONNX Runtime, and torch then gets as many.
     cores : int
@@ -74,6 +78,7 @@ class Settings:
     threads: int | None
     cores: int
     verbose: bool
+    sittings: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -106,23 +111,27 @@ def run(settings: Settings, peers: str) -> tuple[list[Row], list[Agreement]]:
     for model in settings.models:
         onnx = settings.folder / f"{model}.onnx"
         quiet = not settings.verbose
-        with (
-            Worker("the peers' worker", peers, "work_peers", quiet=quiet) as others,
-            Worker("the bare forward", sys.executable, "work_forward", quiet=quiet) as floor,
-            Worker("camrt", sys.executable, "work_camrt", quiet=quiet) as ours,
-        ):
-            _say(f"{model}: building and exporting")
-            threads = settings.threads or settings.cores
-            ready = others.ask("load", {"model": model, "images": images, "onnx": str(onnx), "threads": threads})
-            settings.versions.update(ready["versions"])
-            for worker in (floor, ours):
-                worker.ask("load", {"onnx": str(onnx), "images": images, "threads": settings.threads})
-            offered = others.ask("cases")
-            agreed += _agreements(settings, model, ours, others, offered)
-            for batch in settings.batches:
-                for method in settings.methods:
-                    libraries = [name for name in PEERS if method in offered[name]]
-                    rows += _turns(settings, model, batch, method, floor, ours, others, libraries)
+        board: _Board = {}
+        for sitting in range(settings.sittings):
+            with (
+                Worker("the peers' worker", peers, "work_peers", quiet=quiet) as others,
+                Worker("the bare forward", sys.executable, "work_forward", quiet=quiet) as floor,
+                Worker("camrt", sys.executable, "work_camrt", quiet=quiet) as ours,
+            ):
+                _say(f"{model}: building and exporting")
+                threads = settings.threads or settings.cores
+                ready = others.ask("load", {"model": model, "images": images, "onnx": str(onnx), "threads": threads})
+                settings.versions.update(ready["versions"])
+                for worker in (floor, ours):
+                    worker.ask("load", {"onnx": str(onnx), "images": images, "threads": settings.threads})
+                offered = others.ask("cases")
+                if sitting == 0:
+                    agreed += _agreements(settings, model, ours, others, offered)
+                for batch in settings.batches:
+                    for method in settings.methods:
+                        libraries = [name for name in PEERS if method in offered[name]]
+                        _turns(settings, board, model, batch, method, floor, ours, others, libraries)
+        rows += _rows(model, board)
     return rows, agreed
 
 
@@ -154,17 +163,18 @@ def run_given(settings: Settings, onnx: Path) -> list[Row]:
     fixed = known["batch"]
     batches = [n for n in settings.batches if fixed in (None, n)]
     images = write_images(settings.folder, (max(settings.batches), *shape))
-    rows: list[Row] = []
-    with (
-        Worker("the bare forward", sys.executable, "work_forward", quiet=not settings.verbose) as floor,
-        Worker("camrt", sys.executable, "work_camrt", quiet=not settings.verbose) as ours,
-    ):
-        for worker in (floor, ours):
-            worker.ask("load", {"onnx": str(onnx.resolve()), "images": images, "threads": settings.threads})
-        for batch in batches:
-            for method in settings.methods:
-                rows += _turns(settings, onnx.stem, batch, method, floor, ours, None, [])
-    return rows
+    board: _Board = {}
+    for _ in range(settings.sittings):
+        with (
+            Worker("the bare forward", sys.executable, "work_forward", quiet=not settings.verbose) as floor,
+            Worker("camrt", sys.executable, "work_camrt", quiet=not settings.verbose) as ours,
+        ):
+            for worker in (floor, ours):
+                worker.ask("load", {"onnx": str(onnx.resolve()), "images": images, "threads": settings.threads})
+            for batch in batches:
+                for method in settings.methods:
+                    _turns(settings, board, onnx.stem, batch, method, floor, ours, None, [])
+    return _rows(onnx.stem, board)
 
 
 def write_images(folder: Path, shape: Sequence[int]) -> str:
@@ -212,6 +222,7 @@ def _agreements(settings: Settings, model: str, ours: Worker, others: Worker, of
 
 def _turns(
     settings: Settings,
+    board: _Board,
     model: str,
     batch: int,
     method: str,
@@ -219,8 +230,8 @@ def _turns(
     ours: Worker,
     others: Worker | None,
     libraries: Sequence[str],
-) -> list[Row]:
-    """Let forward, camrt and peers take turns at one method."""
+) -> None:
+    """Let forward, camrt and peers take turns at one method, and add the seconds to the board."""
     asks: dict[str, Callable[[int], Any]] = {
         "forward": lambda calls: floor.ask("time", {"batch": batch, "calls": calls}),
         "camrt": lambda calls: ours.ask("time", {"method": method, "batch": batch, "calls": calls}),
@@ -231,14 +242,21 @@ def _turns(
             asks[name] = partial(_ask_time, others, request)
     turns = {name: turn_of(ask) for name, ask in asks.items()}
     _say(f"{model}, batch {batch}, {method}: {', '.join(turns)}, {settings.rounds} rounds")
-    times = contest(turns, settings.rounds)
-    row = partial(Row, "gradient", model, batch)
-    rows = [row(f"{method} / forward", "x", spread(ratios(times["camrt"], times["forward"])), FLOOR)]
-    for name in libraries:
-        gained = spread(ratios(times[name], times["camrt"]))
-        rows.append(row(f"{name} / camrt, {method}", "x", gained, PEERS[name]))
-    for name, seconds in times.items():
-        rows.append(row(f"  {name}, {method}", "ms", spread([1e3 * s for s in seconds])))
+    for name, seconds in contest(turns, settings.rounds).items():
+        board.setdefault((batch, method), {}).setdefault(name, []).extend(seconds)
+
+
+def _rows(model: str, board: _Board) -> list[Row]:
+    """Sum up what every turn took."""
+    rows: list[Row] = []
+    for (batch, method), times in board.items():
+        row = partial(Row, "gradient", model, batch)
+        rows.append(row(f"{method} / forward", "x", spread(ratios(times["camrt"], times["forward"])), FLOOR))
+        for name in (name for name in PEERS if name in times):
+            gained = spread(ratios(times[name], times["camrt"]))
+            rows.append(row(f"{name} / camrt, {method}", "x", gained, PEERS[name]))
+        for name, seconds in times.items():
+            rows.append(row(f"  {name}, {method}", "ms", spread([1e3 * s for s in seconds])))
     return rows
 
 

@@ -41,6 +41,7 @@ def test_a_file_that_is_no_run_is_one_line_on_standard_error(
         (["backward", "--model", "a.onnx"], "compares with eager PyTorch"),
         (["explained"], "make_peers.py"),
         (["memory", "--rounds", "0"], "at least 1"),
+        (["gradient", "--sittings", "0"], "at least 1"),
         (["memory", "--threads", "0"], "at least 1"),
     ],
 )
