@@ -46,7 +46,7 @@ _SIZES = (
     ("vit_h_14", 56),
 )
 _SMALL = 64
-_COSTLY = ("vgg", "vit_h", "regnet_y_128gf")
+_COSTLY = ("vit_h", "regnet_y_128gf")
 
 LIGHT = (
     "bvlc_alexnet",

@@ -31,10 +31,10 @@ Array = np.ndarray[Any, Any]
 
 PARITY = 1e-4  # logits, relative to the largest: float32 sums of a few thousand terms in another order
 HALF_PARITY = 2e-2  # the same where the given model rounds every tensor to float16's 11 bits
-LAYER = 1e-4  # gradient at the default layer, every image
+LAYER = 1e-4  # gradient at the default layer, every image; the best where kinks lie behind the layer, as in VGG's head
 BEST = 1e-5  # gradient at the image, the best of several; or
 FLOORS = 3.0  # this many times the best that float32 autograd itself reaches
-COSINE = 0.999  # gradient at the image, every image
+COSINE = 0.999  # gradient at the image, and at a layer with kinks behind it, every image
 SLOPE = 5e-2  # gradient at the layer against float32 differences, where autograd cannot be asked: kinks cost per cents
 
 

@@ -32,7 +32,6 @@ HEAD = (
     "slope",
     "",
 )
-WORST = ("forward", "layer_error")
 FIGURES = ("forward", "layer_error", "image_error", "image_best", "image_cosine", "slope")
 
 
@@ -89,7 +88,8 @@ def markdown(records: Sequence[Record]) -> str:
     named = ", ".join(f"{name} {number}" for name, number in versions.items())
     limits = (
         f"Explained: logits within {PARITY:.0e} of their largest, the gradient at the default layer within {LAYER:.0e} for every "
-        f"picture, at the image within {BEST:.0e} (or {FLOORS:g} times what float32 autograd reaches) for the best picture and "
+        f"picture (where a max pool or ReLUs lie behind the layer: for the best, and a cosine of at least {COSINE} for all), at "
+        f"the image within {BEST:.0e} (or {FLOORS:g} times what float32 autograd reaches) for the best picture and "
         f"with a cosine of at least {COSINE} for every picture, all against float64 autograd. Quantised models have no "
         f"derivative of their own: their twins' gradients are within {SLOPE:.0%} of float32 differences. Models in float16 keep "
         f"their logits to {HALF_PARITY:.0e}."
@@ -110,9 +110,16 @@ def _right(records: Sequence[Record], origin: str) -> str:
     return f"{sum(record['status'] == 'right' for record in found)} of {len(found)}"
 
 
+def _largest(values: Sequence[float], limit: float | None) -> str:
+    """Show the largest value within a limit, and how many lie above it."""
+    within = [value for value in values if limit is None or value <= limit]
+    shown = f"{max(within):.0e}" if within else ""
+    return shown if len(within) == len(values) else f"{shown}; {len(values) - len(within)} with kinks behind it"
+
+
 def _worst(records: Sequence[Record]) -> list[str]:
     """Return the worst forward, layer, best image error and cosine."""
-    worst = [f"{max(values):.0e}" if values else "" for values in (_known(records, name) for name in WORST)]
+    worst = [_largest(_known(records, "forward"), None), _largest(_known(records, "layer_error"), LAYER)]
     best = _known(records, "image_best")
     within = [value for value in best if value <= BEST]
     above = len(best) - len(within)

@@ -17,7 +17,8 @@ from bench.coverage_trial import Trial, attempt, verdict
 from bench.wire import WorkerError
 from tests import tiny
 
-RIGHT = {"forward": 1e-6, "layer_error": 1e-6, "image_best": 1e-6, "image_floor_best": 1e-7, "image_cosine": 1.0}
+RIGHT = {"forward": 1e-6, "layer_error": 1e-6, "layer_best": 1e-6, "layer_cosine": 1.0}
+RIGHT |= {"image_best": 1e-6, "image_floor_best": 1e-7, "image_cosine": 1.0}
 
 
 class Here:
@@ -89,7 +90,9 @@ def test_a_model_that_is_refused_has_its_reason(trial: Trial) -> None:
     [
         ({}, "right"),
         ({"forward": 2e-4}, "missed: forward"),
-        ({"layer_error": 2e-4}, "missed: layer"),
+        ({"layer_error": 2e-4, "layer_best": 2e-4}, "missed: layer"),
+        ({"layer_error": 2e-1, "layer_best": 1e-6, "layer_cosine": 0.99}, "missed: layer"),
+        ({"layer_error": 2e-1, "layer_best": 1e-6, "layer_cosine": 0.9995}, "right"),
         ({"image_best": 2e-5}, "missed: image"),
         ({"image_best": 2e-5, "image_floor_best": 1e-5}, "right"),
         ({"image_cosine": 0.99}, "missed: cosine"),
