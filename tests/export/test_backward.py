@@ -65,12 +65,12 @@ def test_what_reads_a_shape_alone_needs_no_rule(rng: np.random.Generator) -> Non
     rows = shaped(
         e.Tile(e.const(np.array([[1.0, 2.0, 4.0]])), count), x
     )  # as many as the batch says: not for Tile's rule
-    z = shaped(e.Mul(x, rows), x)
+    z = shaped(e.Mul(shaped(e.Add(x, rows), x), x), x)
     (dx,) = sweep(graph, {z: g}, [x], RULES)
     assert dx is not None
     at, cot = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
     (got,) = run(graph, [dx], {"x": at, "g": cot})
-    np.testing.assert_allclose(got, cot * [[1.0, 2.0, 4.0]], rtol=1e-12)
+    np.testing.assert_allclose(got, cot * (2 * at + [[1.0, 2.0, 4.0]]), rtol=1e-12)
 
 
 def test_a_value_that_no_path_reaches_has_no_gradient() -> None:
