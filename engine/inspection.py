@@ -16,7 +16,7 @@ In: an `Explainer`. Out: a dictionary that ``camrt inspect`` prints, or gives as
     of a raw model also, counted at the default layer:
     operators        by name: count, rule ("gradient", "no flow" or "none"), behind (how many lie behind the layer)
     work             `camrt.export.work.Work`: multiply-adds and bytes of one image
-    methods          by id: cost in letters and numbers, multiply_adds, relative to a forward, bytes of one image
+    methods          by id, where the layer allows it: cost in letters and numbers, multiply_adds, relative, bytes
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ def _counted(explainer: Explainer) -> dict[str, Any]:
     from camrt.export.work import work_of
 
     from .estimate import estimates
+    from .methods import METHODS
 
     layer = next(layer for layer in explainer.layers if layer.default)
     graph = classifier.model.graph
@@ -137,10 +138,12 @@ def _counted(explainer: Explainer) -> dict[str, Any]:
     needed = upstream(graph, [classifier.logits])  # beside a float twin stands the quantised model itself
     counts = Counter(op_key(node) for node in graph if any(value in needed for value in node.outputs))
     work = work_of(classifier, layer)
+    is_linear = layer.name in explainer.manifest.linear_layers
+    methods = {name: cost for name, cost in estimates(work).items() if is_linear or "head" not in METHODS[name].needs}
     return {
         "operators": {op: {"count": n, "rule": _rule(op), "behind": behind[op]} for op, n in counts.most_common()},
         "work": asdict(work),
-        "methods": estimates(work),
+        "methods": methods,
     }
 
 

@@ -76,6 +76,12 @@ def test_work_is_counted_at_the_default_layer() -> None:
     assert told["methods"]["gradcam"]["multiply_adds"] == told["work"]["forward"] + told["work"]["tail_backward"]
 
 
+def test_cam_has_a_cost_only_where_its_head_is_linear() -> None:
+    listed = [set(inspect_model(camrt.load(model))["methods"]) for model in (tiny.gap(), tiny.mlp())]
+    assert listed[0] - listed[1] == {"cam"}
+    assert listed[1] < listed[0]
+
+
 def test_the_keys_are_the_documented_ones() -> None:
     documented = set(re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*)  ", inspection.__doc__ or "", re.MULTILINE))
     names = {name for group in documented for name in group.split(", ")}
