@@ -16,6 +16,9 @@ Every error camrt raises on purpose.
     │   └── OutputError              a place that cannot be written
     ├── NumericError (ArithmeticError)   NaN or infinity where a number was needed
     ├── ProviderError (RuntimeError)     an execution provider that is asked for does not run
+    ├── MemoryBoundError (MemoryError)   one row of work does not fit the memory that is allowed
+    ├── DeadlineError (TimeoutError)     the time that was allowed has passed
+    ├── CancelledError (RuntimeError)    the caller cancelled the request
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
 Each message is one line: what was wanted, what came, what to do. This module imports nothing, and everything may
@@ -25,9 +28,12 @@ import it.
 __all__ = [
     "BundleError",
     "CamrtError",
+    "CancelledError",
+    "DeadlineError",
     "ImageError",
     "InputError",
     "LayerError",
+    "MemoryBoundError",
     "MethodError",
     "MissingExtraError",
     "MissingRuleError",
@@ -90,6 +96,18 @@ class NumericError(CamrtError, ArithmeticError):
 
 class ProviderError(CamrtError, RuntimeError):
     """An execution provider that was asked for is not available or does not run the model."""
+
+
+class MemoryBoundError(CamrtError, MemoryError):
+    """The smallest piece of work needs more memory than is allowed; the message says how much it needs."""
+
+
+class DeadlineError(CamrtError, TimeoutError):
+    """The time allowed for a request has passed; nothing partial is returned unless it was asked for."""
+
+
+class CancelledError(CamrtError, RuntimeError):
+    """The caller cancelled the request."""
 
 
 class MissingExtraError(CamrtError, ImportError):

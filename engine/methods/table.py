@@ -24,7 +24,7 @@ from ..errors import MethodError
 from .arrays import Array
 
 Gives = Literal["weights", "map", "heatmap"]
-Family = Literal["gradient", "activation", "baseline", "fusion"]
+Family = Literal["gradient", "activation", "baseline", "fusion", "masked", "ablation", "optimised", "black-box"]
 Kind = Literal["integer", "number", "choice", "integers"]
 
 EVIDENCE: Mapping[str, str] = MappingProxyType(
@@ -47,6 +47,13 @@ EVIDENCE: Mapping[str, str] = MappingProxyType(
         "full_of": "callable (seed, times bias) -> gradient at the input, and (N,...) at every tensor with a bias",
         "relevance_of": "callable (relevance of the logits, with biases) -> (N,K,h,w) relevance of the layer",
         "lift_of": "callable seed -> (N,K,h,w) contributions to the change from activations of zero",
+        "masked_of": "callable Masks -> Scored: logits (N,M,C) of masked images, from one memory for all targets",
+        "ablated_of": "callable (values (N,K), only (N,K) bool or None) -> Scored: logits (N,K,C), one channel set to its value",
+        "cells_of": "callable gaussian -> Scored: logits (N,Z,C), all cells but one (or its neighbourhood) set to zero",
+        "score_of": "callable (logits (N,M,C), 'probability' or 'logit') -> (N,M) float64 score of each image's target",
+        "logits_at": "callable x -> logits (N,C) of other inputs",
+        "image_gradient_of": "callable (x, seed, images) -> (logits, gradient like x); images says which of the N each row is",
+        "hidden": "what a hidden pixel shows in the request's mask space, broadcastable to x",
     }
 )
 
@@ -205,7 +212,7 @@ class Method:
     gives : {"weights", "map", "heatmap"}
         What the function returns: weights (N,K) or (N,K,h,w) of the activations, a raw map (N,h,w) of any size, or a heatmap
         (N,H,W) that skips ReLU, resize and scaling. A `Result` may say otherwise for a variant.
-    family : {"gradient", "activation", "baseline", "fusion"}
+    family : {"gradient", "activation", "baseline", "fusion", "masked", "ablation", "optimised", "black-box"}
         The kind of method.
     work : float
         Model time for one image at default options, in forward passes.
