@@ -20,6 +20,7 @@ import numpy.typing as npt
 from camrt.export.manifest import Program, Source
 
 from .errors import MissingExtraError, NumericError, ProviderError
+from .limits import UNLIMITED, Limits
 
 __all__ = ["Provider", "Session", "Sessions", "parse_providers", "runtime"]
 
@@ -166,7 +167,7 @@ class Session:
                 "load here; install the extra that brings them (gpu, openvino), or ask for cpu"
             )
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], limits: Limits = UNLIMITED) -> dict[str, Array]:
         """
         Run the program once.
 
@@ -174,6 +175,8 @@ class Session:
         ----------
         feeds : mapping of str to ndarray
             Every input of the program, C-contiguous or not.
+        limits : Limits, optional
+            What may end the run before it is done.
 
         Returns
         -------
@@ -184,10 +187,19 @@ class Session:
         ------
         ProviderError
             If ONNX Runtime fails; out of memory included.
+        DeadlineError, CancelledError
+            If a limit was met.
         """
+        limits.check()
+        given = {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs}
         try:
-            outputs = self._session.run(None, {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs})
+            if limits.can_stop:
+                with limits.run_options(runtime().RunOptions()) as options:
+                    outputs = self._session.run(None, given, options)
+            else:
+                outputs = self._session.run(None, given)
         except Exception as error:
+            limits.check()
             detail = " ".join(str(error).split())[:240]
             raise ProviderError(f"the {self.program.kind} program failed on {self.providers[0]}: {detail}") from error
         return dict(zip(self.program.outputs, outputs, strict=True))
@@ -214,7 +226,9 @@ class Sessions:
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
 
-    def run(self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array], limits: Limits = UNLIMITED
+    ) -> dict[str, Array]:
         """
         Run one program, in chunks where the model has a fixed batch.
 
@@ -226,6 +240,8 @@ class Sessions:
             Its layers.
         feeds : mapping of str to ndarray
             Its inputs; the first axis of each is the batch.
+        limits : Limits, optional
+            What may end the run before it is done.
 
         Returns
         -------
@@ -236,10 +252,10 @@ class Sessions:
         ------
         NumericError
             If the logits hold NaN or infinity.
+        DeadlineError, CancelledError
+            If a limit was met.
         """
-        session = self._session(kind, tuple(layers))
-        batch = self.source.manifest.batch
-        named = session.run(feeds) if batch is None else _run_chunks(session, feeds, batch)
+        named = self.run_unchecked(kind, layers, feeds, limits)
         logits = named.get("logits")
         if logits is not None and not np.isfinite(logits).all():
             bad = sorted({int(i) for i in np.argwhere(~np.isfinite(logits))[:, 0]})
@@ -247,6 +263,32 @@ class Sessions:
                 f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range"
             )
         return named
+
+    def run_unchecked(
+        self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array], limits: Limits = UNLIMITED
+    ) -> dict[str, Array]:
+        """
+        Do as `run`, and leave NaN to the caller, who knows better what each row was.
+
+        Parameters
+        ----------
+        kind : str
+            The program, as in `camrt.export.manifest.Program`.
+        layers : sequence of str
+            Its layers.
+        feeds : mapping of str to ndarray
+            Its inputs; the first axis of each is the batch.
+        limits : Limits, optional
+            What may end the run before it is done.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Its outputs for the whole batch.
+        """
+        session = self._session(kind, tuple(layers))
+        batch = self.source.manifest.batch
+        return session.run(feeds, limits) if batch is None else _run_chunks(session, feeds, batch, limits)
 
     def _session(self, kind: str, layers: tuple[str, ...]) -> Session:
         """Return the session of one program, opening it the first time."""
@@ -260,11 +302,12 @@ class Sessions:
             return self._open[key]
 
 
-def _run_chunks(session: Session, feeds: Mapping[str, Array], size: int) -> dict[str, Array]:
+def _run_chunks(session: Session, feeds: Mapping[str, Array], size: int, limits: Limits) -> dict[str, Array]:
     """Run a fixed-batch program over a batch of any length; the last chunk is filled up with its own last row."""
     n = len(next(iter(feeds.values())))
     pieces: list[dict[str, Array]] = []
     for start in range(0, n, size):
         rows = np.minimum(np.arange(start, start + size), n - 1)
-        pieces.append({k: v[: n - start] for k, v in session.run({k: v[rows] for k, v in feeds.items()}).items()})
+        found = session.run({k: v[rows] for k, v in feeds.items()}, limits)
+        pieces.append({k: v[: n - start] for k, v in found.items()})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
