@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors
+    from .anytime import Budget
     from .explainer import Explainer
     from .explanation import Explanation
+    from .limits import Cancellation
     from .opening import load
     from .preprocess import Preprocess
 
-__all__ = ["Explainer", "Explanation", "Preprocess", "__version__", "errors", "load"]
+__all__ = ["Budget", "Cancellation", "Explainer", "Explanation", "Preprocess", "__version__", "errors", "load"]
 
 _HOMES = {
+    "Budget": ".anytime",
+    "Cancellation": ".limits",
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Preprocess": ".preprocess",

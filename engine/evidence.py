@@ -10,13 +10,14 @@ program once a column.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import targets as target_table
+from .limits import UNLIMITED, Limits
 from .scalars import settled
 from .session import Sessions
 from .targets import Logit, Target
@@ -41,16 +42,39 @@ class Question:
         The prepared batch, first axis N.
     labels : tuple of str
         Class names, or none.
+    limits : Limits
+        What may end the request.
     """
 
     sessions: Sessions
     layers: tuple[str, ...]
     x: Array
     labels: tuple[str, ...] = ()
+    limits: Limits = UNLIMITED
+
+    def run(self, kind: str, feeds: dict[str, Array], layers: tuple[str, ...] | None = None) -> dict[str, Array]:
+        """
+        Run one program within the request's limits.
+
+        Parameters
+        ----------
+        kind : str
+            The program.
+        feeds : dict of str to ndarray
+            Its inputs.
+        layers : tuple of str, optional
+            Its layers; the question's own where None.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Its outputs.
+        """
+        return self.sessions.run(kind, self.layers if layers is None else layers, feeds, self.limits)
 
     def features(self) -> dict[str, Array]:
         """Run the model once for its logits and activations."""
-        return self.sessions.run("features", self.layers, {"x": self.x})
+        return self.run("features", {"x": self.x})
 
     def activations(self, named: dict[str, Array]) -> tuple[Array, ...]:
         """
@@ -201,7 +225,7 @@ def map_in_graph(question: Question, column: Sequence[Logit], method: str) -> tu
         ``map`` (N, h, w), the signed raw map; ``heat`` (N, H, W) and ``degenerate`` (N,), finished by the default
         pipeline; ``signed`` (N,) where the method assumes that no activation is negative and the layer does not ensure it.
     """
-    named = question.sessions.run(f"map_{method}", question.layers, {"x": question.x, "target": _asked(column)})
+    named = question.run(f"map_{method}", {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]
     evidence = Evidence(
         logits,
@@ -230,7 +254,7 @@ def _of_class(logits: Array, target: Array, labels: Sequence[str]) -> tuple[npt.
 
 def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
     """Use the gradient program: forward, seed and gradient in one graph."""
-    named = question.sessions.run("gradient", question.layers, {"x": question.x, "target": _asked(column)})
+    named = question.run("gradient", {"x": question.x, "target": _asked(column)})
     logits, target = named["logits"], named["explained"]
     return Evidence(
         logits,
@@ -267,11 +291,9 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
 def _propagate(question: Question, named: dict[str, Array], seed: Array) -> tuple[Array, ...]:
     """Carry a cotangent at the logits back to every layer."""
     if len(question.layers) > 1:
-        return question.gradients(
-            question.sessions.run("seeded_gradient", question.layers, {"x": question.x, "seed": seed})
-        )
+        return question.gradients(question.run("seeded_gradient", {"x": question.x, "seed": seed}))
     feeds = {name: array for name, array in named.items() if name.startswith(("activations.", "context."))}
-    return question.gradients(question.sessions.run("tail_gradient", question.layers, {**feeds, "seed": seed}))
+    return question.gradients(question.run("tail_gradient", {**feeds, "seed": seed}))
 
 
 def _seeder(question: Question, named: dict[str, Array]) -> Callable[[Array, int], Array]:
@@ -290,7 +312,7 @@ def _asker(question: Question, column: Sequence[Target], logits: Array) -> Calla
     def gradients_at(x: Array, layer: int) -> tuple[Array, Array]:
         pinned = target_table.pin(column, logits)
         moved = x.astype(question.x.dtype, copy=False)  # methods compute half precision in single
-        (found,) = gather(Question(question.sessions, question.layers, moved), [pinned], gradients=True)
+        (found,) = gather(replace(question, x=moved), [pinned], gradients=True)
         if found.grads is None:
             raise AssertionError("gradients were asked for")
         return found.acts[layer], found.grads[layer]

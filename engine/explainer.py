@@ -12,6 +12,7 @@ An `Explainer` holds a model's sessions and settings and never changes: any numb
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,19 +23,27 @@ import numpy as np
 import numpy.typing as npt
 
 from camrt.export.manifest import Layer, Manifest, Source
+from camrt.kernels import is_cupy
 
 from . import targets as target_table
-from .errors import LayerError, MethodError, TargetError
+from .anytime import Budget, draw_in_rounds
+from .errors import InputError, LayerError, MethodError, TargetError
 from .evidence import Evidence, Question, gather, map_in_graph, plain_column
 from .explanation import Explanation
+from .forwards import Forwards, score_of
 from .fuse import HEAT_FUSIONS, RAW_FUSIONS, fuse_layers
 from .image import prepare
+from .limits import UNLIMITED, Cancellation, Limits
 from .methods import Method, resolve, validate
+from .methods.arrays import namespace
 from .methods.raw import check_finite, raw_map
 from .pipeline import PIPELINES
+from .planner import Planner, chunk_of
 from .preprocess import Preprocess
 from .propagation import ways
 from .session import Sessions, runtime
+from .stages import stages_of
+from .tails import Heads
 from .targets import Logit, Target
 
 __all__ = ["Explainer"]
@@ -44,7 +53,17 @@ Array = npt.NDArray[Any]
 BATCH = 32  # images a run on a device; ResNet-50's activations and gradients then stay below 1 GB
 CPU_BATCH = 4  # on a CPU: runs of 4 took 0.84 (MobileNetV2) to 0.97 (ResNet-50) of the time of one run of 16
 MAP_OUTPUTS = {"logits", "explained", "map", "heat", "degenerate", "signed"}  # any other is a flag of the method
+DEVICE_CHUNK = 128  # masked forwards a run on a device
+MASK_SPACES = ("normalised", "raw")
+MEMORY = 400 * 2**20  # bytes that a chunk of masked forwards may take, unless told otherwise
 TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
+_BY_FORWARDS = {
+    "masked_of",
+    "logits_at",
+    "image_gradient_of",
+    "ablated_of",
+    "cells_of",
+}  # evidence that `camrt.forwards` gives
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,21 @@ class _Plan:
     eigen_smooth: bool
     size: tuple[int, int]
     in_graph: bool
+    mask_space: str
+
+    @property
+    def by_forwards(self) -> bool:
+        """Whether the method asks for forwards of other inputs than the image."""
+        return bool(_BY_FORWARDS & set(self.method.needs))
+
+    @property
+    def expected(self) -> int:
+        """How many masked forwards, or tails, one image takes."""
+        if self.method.runs is None:
+            return 0
+        return sum(
+            self.method.runs(self.options, layer.channels, layer.grid[0] * layer.grid[1]) for layer in self.layers
+        )
 
     @property
     def needs_gradients(self) -> bool:
@@ -84,6 +118,15 @@ class _Column:
     raw_input: Array | None = None
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a call asks beside its plan."""
+
+    limits: Limits = UNLIMITED
+    budget: Budget | None = None
+    progress: Callable[[float], None] | None = None  # told the share of the batch that is done
+
+
 class Explainer:
     """
     A classifier, ready to explain; made by `camrt.load`.
@@ -100,6 +143,8 @@ class Explainer:
         The default layer, in place of the manifest's.
     preprocess_reason : str
         Where `preprocess` comes from.
+    memory : int
+        Bytes that a chunk of masked forwards may take.
     """
 
     def __init__(
@@ -110,13 +155,18 @@ class Explainer:
         *,
         layer: Layer | None = None,
         preprocess_reason: str = "",
+        memory: int = MEMORY,
     ) -> None:
         self._sessions = sessions
         self._layer = layer
         self.preprocess = preprocess
         self.preprocess_reason = preprocess_reason
         self.labels = labels
+        self._memory = memory
         self._plans: dict[tuple[Any, ...], _Plan] = {}  # as many as there are methods, layers and settings
+        self._planners: dict[tuple[Any, ...], Planner] = {}  # one for each shape of input
+        self._heads = Heads()
+        self._opening = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -148,7 +198,11 @@ class Explainer:
         fuse: str | None = None,
         eigen_smooth: bool = False,
         tta: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        mask_space: str = "normalised",
+        budget: Budget | None = None,
+        timeout: float | None = None,
+        cancel: Cancellation | None = None,
+        progress: Callable[[float, int], None] | None = None,
     ) -> Explanation:
         """
         Explain pictures.
@@ -176,8 +230,18 @@ class Explainer:
             Replace the sum over channels by the leading component of the weighted activations.
         tta : bool, default False
             Average six runs: plain and mirrored, each at 0.9, 1.0 and 1.1 times the input.
+        mask_space : {"normalised", "raw"}, default "normalised"
+            What hidden pixels show to methods that mask: zero after preprocessing, which is the mean colour, or black.
+        budget : Budget, optional
+            Stop a method of masked forwards early; the flags ``complete``, ``forwards``, ``stability`` and ``bound`` say
+            how far it came.
+        timeout : float, optional
+            Seconds until the call fails.
+        cancel : Cancellation, optional
+            An off switch that another thread may pull.
         progress : callable, optional
-            Called with (images done, images in all) after every batch.
+            Called with (images done, images in all) after every batch, and with parts of an image where one takes many
+            forwards.
 
         Returns
         -------
@@ -189,24 +253,37 @@ class Explainer:
         ImageError, TargetError, LayerError, MethodError
             If an argument does not fit; each says what to give instead.
         NumericError
-            If a map holds NaN or infinity.
+            If a map, or the score of a masked image, holds NaN or infinity.
+        MemoryBoundError
+            If a single masked forward does not fit the memory that is allowed.
+        DeadlineError, CancelledError
+            If `timeout` passed or `cancel` was pulled; nothing partial is returned.
 
         Notes
         -----
         Cost: METHODS lists each method's work; a gradient method on one target takes one run of little more than a
-        forward. Many images are run in batches of a few; results do not depend on it.
+        forward. Many images are run in batches of a few; results do not depend on it. Masked forwards of all images,
+        and of all callers at the same time, share chunks (`camrt.planner`); several targets of an image share the
+        forwards themselves.
         """
-        plan = self._plan(method, variant, options, layer, pipeline, fuse, eigen_smooth)
+        plan = self._plan(method, variant, options, layer, pipeline, fuse, eigen_smooth, mask_space)
+        if budget is not None and plan.method.runs is None:
+            raise MethodError(
+                f"a budget is for methods of many masked forwards; {plan.method.id} has none to leave out"
+            )
         prepared = prepare(images, self.preprocess)
         x = prepared.x
         table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
-        run = partial(self._augmented, plan) if tta else partial(self._columns, plan)
+        run = self._augmented if tta else self._columns
         chunks: list[list[_Column]] = []
-        for start in range(0, len(x), self._batch):
-            rows = slice(start, start + self._batch)
-            chunks.append(run(x[rows], [list(column) for column in zip(*table[rows], strict=True)]))
-            if progress is not None:
-                progress(min(start + self._batch, len(x)), len(x))
+        with Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED as limits:
+            for start in range(0, len(x), self._batch):
+                rows = slice(start, start + self._batch)
+                limits.check()
+                request = _Request(limits, budget, _within(progress, start, len(x[rows]), len(x)))
+                chunks.append(run(plan, request, x[rows], [list(column) for column in zip(*table[rows], strict=True)]))
+                if progress is not None:
+                    progress(min(start + self._batch, len(x)), len(x))
         return self._result(plan, chunks, prepared.pictures, prepared.names, tta)
 
     def logits(self, images: Any) -> npt.NDArray[np.float32]:
@@ -322,13 +399,14 @@ class Explainer:
         pipeline: str,
         fuse: str | None,
         eigen_smooth: bool,
+        mask_space: str = "normalised",
     ) -> _Plan:
         """Check everything that does not depend on the pictures; the same request is checked once."""
-        key = (name, variant, layer, pipeline, fuse, eigen_smooth)
+        key = (name, variant, layer, pipeline, fuse, eigen_smooth, mask_space)
         known = options is None and all(item is None or isinstance(item, str | bool) for item in key)
         if known and key in self._plans:
             return self._plans[key]
-        plan = self._checked(name, variant, options, layer, pipeline, fuse, eigen_smooth)
+        plan = self._checked(name, variant, options, layer, pipeline, fuse, eigen_smooth, mask_space)
         if known:
             self._plans[key] = plan
         return plan
@@ -342,16 +420,19 @@ class Explainer:
         pipeline: str,
         fuse: str | None,
         eigen_smooth: bool,
+        mask_space: str,
     ) -> _Plan:
         """Make a plan of a request, or say what is wrong with it."""
         method = resolve(name)
         chosen, full = validate(method, variant, options)
         if pipeline not in PIPELINES:
             raise MethodError(f"pipeline must be one of {', '.join(PIPELINES)}; got {pipeline!r}")
+        if mask_space not in MASK_SPACES:
+            raise InputError(f"mask_space must be one of {', '.join(MASK_SPACES)}; got {mask_space!r}")
         joined = fuse or method.fuse_of(chosen)
         if joined not in HEAT_FUSIONS and joined not in RAW_FUSIONS:
             raise MethodError(f"fuse must be one of {', '.join(HEAT_FUSIONS)}; got {fuse!r}")
-        names = self._resolve(layer)
+        names = stages_of(self.layers) if method.stages and layer is None else self._resolve(layer)
         layers = tuple(next(item for item in self.layers if item.name == n) for n in names)
         if "head" in method.needs:
             for item in layers:
@@ -362,9 +443,9 @@ class Explainer:
                         + (f", or layer {self.manifest.linear_layers[0]!r}" if self.manifest.linear_layers else "")
                     )
         size = self.preprocess.size
-        plain = chosen == method.variants[0] and not eigen_smooth and len(names) == 1
+        plain = (chosen, full) == validate(method) and not eigen_smooth and len(names) == 1
         in_graph = plain and self._sessions.source.offers(f"map_{method.id}", names)
-        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size, in_graph)
+        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size, in_graph, mask_space)
 
     def _resolve(self, layer: str | Sequence[str] | None) -> tuple[str, ...]:
         """Return layer names, each once, the shallowest first."""
@@ -379,8 +460,12 @@ class Explainer:
     @cached_property
     def _batch(self) -> int:
         """How many images go into one run; a fixed batch is filled."""
-        on_cpu = self._sessions.providers[0].name == "CPUExecutionProvider"
-        return self.manifest.batch or (CPU_BATCH if on_cpu else BATCH)
+        return self.manifest.batch or (CPU_BATCH if self._on_cpu else BATCH)
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether the model runs on the host."""
+        return self._sessions.providers[0].name == "CPUExecutionProvider"
 
     def _parts(self, x: Array) -> Iterator[tuple[int, Array]]:
         """Cut a batch into runs, each with the place of its first image."""
@@ -394,17 +479,76 @@ class Explainer:
             raise TargetError(f"one target an image was wanted here; {len(table[0])} were given")
         return [row[0] for row in table]
 
-    def _columns(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
+    def _columns(self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
         """Make the maps of one batch, one column a target."""
-        question = Question(self._sessions, plan.names, x, self.labels)
+        question = Question(self._sessions, plan.names, x, self.labels, request.limits)
         plain = plain_column(columns)
         if plan.in_graph and plain is not None:
             return [self._direct(plan, question, plain)]
         found = gather(question, columns, gradients=plan.needs_gradients)
+        forwards = self._forwards(plan, request, question, len(columns)) if plan.by_forwards else None
         if plan.method.class_free:
-            first = self._column(plan, x, found[0])
+            first = self._column(plan, question, found[0], forwards)
             return [first, *(replace(first, evidence=evidence) for evidence in found[1:])]
-        return [self._column(plan, x, evidence) for evidence in found]
+        return [self._drawn(plan, request, question, evidence, forwards) for evidence in found]
+
+    def _forwards(self, plan: _Plan, request: _Request, question: Question, columns: int) -> Forwards:
+        """Open the memory of one batch's masked forwards."""
+        rows, report = max(1, plan.expected * len(question.x)), request.progress
+        return Forwards(
+            question,
+            self._planner(question.x),
+            ids=partial(_ids, question.x),
+            hidden=self._hidden(plan, question.x),
+            channels_last=self.preprocess.layout == "nhwc",
+            heads=self._heads,
+            memory=self._memory,
+            remember=columns > 1 or request.budget is not None,
+            progress=None if report is None else lambda done: report(min(0.99, done / rows)),
+        )
+
+    def _hidden(self, plan: _Plan, x: Array) -> Array | None:
+        """Return what a hidden pixel shows, broadcastable to a batch; None where that is zero."""
+        if plan.mask_space == "normalised":
+            return None
+        return self.preprocess.black.astype(x.dtype)
+
+    def _planner(self, x: Array) -> Planner:
+        """Return the stream that all masked forwards of inputs like these share."""
+        key = (x.shape[1:], x.dtype.str, is_cupy(x))
+        with self._opening:
+            if key not in self._planners:
+                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self._chunk, self._sessions.lanes)
+            return self._planners[key]
+
+    def _run_masked(self, buffer: Array, limits: Limits) -> Array:
+        """Run one chunk."""
+        return self._sessions.run_unchecked("forward", (), {"x": buffer}, limits)["logits"]
+
+    @cached_property
+    def _chunk(self) -> int:
+        """How many masked forwards go into one run."""
+        wanted = self.manifest.batch or (CPU_BATCH if self._on_cpu else DEVICE_CHUNK)
+        return chunk_of(wanted, self.manifest.row_bytes, self._memory)
+
+    def _drawn(
+        self, plan: _Plan, request: _Request, question: Question, evidence: Evidence, forwards: Forwards | None
+    ) -> _Column:
+        """Make a column, in rounds where there is a budget."""
+        if request.budget is None or forwards is None:
+            return self._column(plan, question, evidence, forwards)
+        drawn = draw_in_rounds(
+            lambda: self._column(plan, question, evidence, forwards),
+            lambda column: column.heat,
+            forwards,
+            request.budget,
+            plan.expected,
+        )
+        n = len(question.x)
+        flags = {**drawn.drawing.flags, "complete": np.full(n, drawn.complete), "forwards": forwards.done.copy()}
+        if drawn.stability is not None:
+            flags["stability"] = drawn.stability
+        return replace(drawn.drawing, flags=flags)
 
     def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Column:
         """Let the graph make the raw map, and finish it."""
@@ -418,7 +562,7 @@ class Explainer:
             flags["signed_activations"] = named.get("signed", np.zeros(len(raw), bool))
         return _Column(evidence, (raw,), heat, flat, flags)
 
-    def _column(self, plan: _Plan, x: Array, evidence: Evidence) -> _Column:
+    def _column(self, plan: _Plan, question: Question, evidence: Evidence, forwards: Forwards | None) -> _Column:
         """Run the method at every layer, finish each map, and fuse them."""
         raws: list[Array] = []
         flags: dict[str, Array] = {}
@@ -426,7 +570,7 @@ class Explainer:
         for index, layer in enumerate(plan.layers):
             made = raw_map(
                 plan.method,
-                self._offer(plan, x, evidence, index),
+                self._offer(plan, question, evidence, index, forwards),
                 variant=plan.variant,
                 options=plan.options,
                 layer=layer.name,
@@ -437,7 +581,7 @@ class Explainer:
             for name, flag in made.flags.items():
                 flags[name] = flag if name not in flags else np.maximum(flags[name], flag)
         if gives == "heatmap":  # a finished map; it does not depend on the layer
-            return _Column(evidence, tuple(raws), raws[0], np.zeros(len(x), bool), flags)
+            return _Column(evidence, tuple(raws), raws[0], np.zeros(len(question.x), bool), flags)
         relu = plan.method.relu_of(plan.variant)
         extra = {name: value for name, value in plan.options.items() if name in plan.method.fusion_options}
         heat, degenerate = fuse_layers(
@@ -445,8 +589,11 @@ class Explainer:
         )
         return _Column(evidence, tuple(raws), heat, degenerate, flags, made.raw_input)
 
-    def _offer(self, plan: _Plan, x: Array, evidence: Evidence, index: int) -> dict[str, object]:
+    def _offer(
+        self, plan: _Plan, question: Question, evidence: Evidence, index: int, forwards: Forwards | None
+    ) -> dict[str, object]:
         """Lay out what the method may read, by the names of `camrt.methods.table.EVIDENCE`."""
+        x, layer = question.x, plan.layers[index]
         grads = None if evidence.grads is None else evidence.grads[index]
         needs = plan.method.needs
         return {
@@ -461,23 +608,30 @@ class Explainer:
             "gradients_at": partial(_swap, evidence.gradients_at, index),
             "gradients_of": partial(_swap, evidence.gradients_of, index),
             "piecewise": plan.layers[index].piecewise,
-            **ways(Question(self._sessions, plan.names, x), evidence, index),
+            "score_of": partial(score_of, evidence.column, evidence.logits),
+            "hidden": self._hidden(plan, x),
+            "hidden_raw": self.preprocess.black.astype(x.dtype),
+            "tokens": layer.layout in ("tokens", "tokens_first"),
+            **ways(question, evidence, index),
+            **({} if forwards is None else forwards.offered(layer, evidence.named if len(plan.layers) == 1 else {})),
         }
 
-    def _augmented(self, plan: _Plan, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
+    def _augmented(
+        self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]
+    ) -> list[_Column]:
         """Average the maps of mirrored and brightened inputs; the classes stay those of the clean input."""
         if not np.issubdtype(x.dtype, np.floating):
             raise MethodError(f"tta scales the input and needs a floating-point model; this one takes {x.dtype}")
-        logits = self._sessions.run("forward", (), {"x": x})["logits"]
+        logits = self._sessions.run("forward", (), {"x": x}, request.limits)["logits"]
         pinned = [target_table.pin(column, logits) for column in columns]
         width = 2 if self.preprocess.layout == "nhwc" else 3
-        clean = self._columns(plan, x, pinned)
+        clean = self._columns(plan, request, x, pinned)
         sums = [(np.zeros_like(c.heat), [np.zeros_like(r) for r in c.raws]) for c in clean]
         flat = [np.ones_like(c.degenerate) for c in clean]
         for mirrored in (False, True):
             for gain in TTA_GAINS:
                 moved = (np.flip(x, width) if mirrored else x) * np.asarray(gain, x.dtype)
-                for place, column in enumerate(self._columns(plan, moved, pinned)):
+                for place, column in enumerate(self._columns(plan, request, moved, pinned)):
                     sums[place][0][:] += np.flip(column.heat, 2) if mirrored else column.heat
                     for total, raw in zip(sums[place][1], column.raws, strict=True):
                         total += np.flip(raw, 2) if mirrored else raw
@@ -498,7 +652,11 @@ class Explainer:
                 return pick(chunks[0][0])[:, None]
             return np.concatenate([np.stack([pick(column) for column in chunk], axis=1) for chunk in chunks])
 
-        flag_names = sorted({name for chunk in chunks for column in chunk for name in column.flags})
+        kinds = {name: flag.dtype for chunk in chunks for column in chunk for name, flag in column.flags.items()}
+
+        def flagged(name: str) -> Array:
+            return join(lambda c: c.flags.get(name, np.zeros(len(c.heat), kinds[name])))  # not raised in every batch
+
         raws = [join(lambda c, i=i: c.raws[i]) for i in range(len(plan.layers))]  # type: ignore[misc]
         return Explanation(
             logits=_joined([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
@@ -510,7 +668,7 @@ class Explainer:
             heatmaps=join(lambda c: c.heat).astype(np.float32, copy=False),
             degenerate=join(lambda c: c.degenerate),
             raw_input=None if chunks[0][0].raw_input is None else join(lambda c: c.raw_input),  # type: ignore[arg-type, return-value]
-            flags={name: join(lambda c, n=name: c.flags[n]) for name in flag_names},  # type: ignore[misc]
+            flags={name: flagged(name) for name in sorted(kinds)},
             method=plan.method.id,
             variant=plan.variant,
             options=dict(plan.options),
@@ -528,6 +686,7 @@ class Explainer:
             "fuse": plan.fuse if len(plan.layers) > 1 else None,
             "eigen_smooth": plan.eigen_smooth,
             "tta": tta,
+            **({"mask_space": plan.mask_space} if plan.by_forwards else {}),
         }
 
     @cached_property
@@ -539,6 +698,7 @@ class Explainer:
             "onnxruntime": runtime().__version__,
             "numpy": np.__version__,
             "providers": [p.name for p in self._sessions.providers],
+            "precision": self._sessions.precision,
             "preprocess": self.preprocess.to_dict(),
         }
 
@@ -546,6 +706,19 @@ class Explainer:
 def _swap(function: Callable[[Array, int], Any], index: int, array: Array) -> Any:
     """Call `function` with the layer's index as its second argument."""
     return function(array, index)
+
+
+def _within(
+    progress: Callable[[float, int], None] | None, start: int, images: int, total: int
+) -> Callable[[float], None] | None:
+    """Return a callable that turns the share of one batch into images done."""
+    return None if progress is None else lambda share: progress(start + share * images, total)
+
+
+def _buffers_like(x: Array) -> Callable[[int], Array]:
+    """Return a callable that makes buffers of many inputs like these."""
+    shape, dtype, made_by = x.shape[1:], x.dtype, namespace(x)
+    return lambda rows: made_by.empty((rows, *shape), dtype)
 
 
 def _joined(parts: Sequence[Array]) -> Array:

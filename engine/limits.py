@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from .errors import CamrtError, CancelledError, DeadlineError, InputError
 
@@ -117,7 +117,7 @@ class Limits:
         """Whether the request is to end."""
         return self._error is not None
 
-    def __enter__(self) -> Limits:
+    def __enter__(self) -> Self:
         """Start the clock, and listen to the switch."""
         if self._seconds is not None:
             late = DeadlineError(

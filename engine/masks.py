@@ -8,7 +8,7 @@ an image-sized mask. In: `Masks`. Out: `Scored`, the logits of every masked imag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,10 +57,13 @@ class Lazy:
     make : callable
         ``make(image index, rows)`` with `rows` an int64 array of mask indices returns float32 ``(len(rows), h, w)``;
         the same rows always give the same masks.
+    key : hashable, optional
+        A name of these masks: two with one key are the same and are run once for several targets.
     """
 
     count: int
     make: Callable[[int, Array], Array]
+    key: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)

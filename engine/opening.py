@@ -18,12 +18,14 @@ from typing import Any
 from camrt.export.bundle import read
 from camrt.export.manifest import Manifest, Source
 
-from .errors import BundleError, MethodError, MissingExtraError, ModelError, TargetError
-from .explainer import Explainer
+from .errors import BundleError, InputError, MissingExtraError, ModelError, TargetError
+from .explainer import MEMORY, Explainer
 from .labels import load_labels
+from .precision import arrange
 from .preprocess import Preprocess
 from .presets import choose
-from .session import Sessions, parse_providers
+from .providers import parse_providers
+from .session import Sessions
 
 __all__ = ["KEPT", "load"]
 
@@ -46,6 +48,7 @@ def load(
     prefix: int | None = None,
     model: str | Path | None = None,
     threads: int | None = None,
+    memory: int | str = MEMORY,
 ) -> Explainer:
     """
     Open a classifier for explaining.
@@ -63,9 +66,10 @@ def load(
         metadata, or a guess that `Explainer.preprocess_reason` explains.
     labels : str, Path or sequence of str, optional
         Class names, or a .txt, .json or .csv file of them.
-    precision : {"float32"}, default "float32"
-        The precision the programs run in; others are refused rather than approximated. A model in half precision is
-        run as its float32 twin, and its manifest's ``model["precision"]`` says what it was.
+    precision : {"float32", "tf32", "float16", "bfloat16", "twin"}, default "float32"
+        What the programs compute in, as `camrt.precision` tells; one that the first provider cannot give is refused. A
+        model in half precision is run as its float32 twin unless told otherwise, and its manifest's
+        ``model["precision"]`` says what it was.
     output : str, optional
         The output that holds the scores, for a raw model with several; any tensor inside may be named too.
     input : str, optional
@@ -83,6 +87,8 @@ def load(
         The ``.onnx`` file that a bundle must have been made of; one of any other is refused.
     threads : int, optional
         Threads within one run, which then wait without spinning; ONNX Runtime decides when None.
+    memory : int or str, default 400 MB
+        Bytes that a chunk of masked forwards may take, the model itself aside: ``2**28``, ``"400MB"``, ``"1.5GB"``.
 
     Returns
     -------
@@ -97,6 +103,8 @@ def load(
         If the bundle is incomplete or altered.
     ProviderError
         If a provider is not one.
+    MethodError
+        If there is no such precision, or the model or the first provider cannot give it.
     MissingExtraError
         If a raw model is given and the extra ``export`` is not installed.
 
@@ -104,8 +112,6 @@ def load(
     --------
     >>> explainer = load("resnet50.onnx", providers="cpu")  # doctest: +SKIP
     """
-    if precision != "float32":
-        raise MethodError(f"precision must be 'float32'; got {precision!r}: export the model in that precision instead")
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         asked = {"output": output, "input": input, "fixed": fixed, "size": size, "grid": grid, "prefix": prefix}
         opened: Source = _open_bundle(source, {name: value for name, value in asked.items() if value is not None})
@@ -123,12 +129,30 @@ def load(
     names = _labels(labels, manifest, metadata)
     chosen, reason = _preprocess(preprocess, manifest, metadata)
     return Explainer(
-        Sessions(opened, parse_providers(providers), threads),
+        Sessions(*arrange(precision, opened, parse_providers(providers)), threads, precision),
         chosen,
         names,
         layer=None if layer is None else opened.resolve(layer),
         preprocess_reason=reason,
+        memory=_bytes(memory),
     )
+
+
+def _bytes(memory: int | str) -> int:
+    """Read an amount of memory."""
+    units = {"kb": 2**10, "mb": 2**20, "gb": 2**30, "b": 1}
+    try:
+        if isinstance(memory, str):
+            text = memory.strip().lower()
+            unit = next((name for name in units if text.endswith(name)), "")
+            amount = float(text.removesuffix(unit)) * units.get(unit, 1)
+        else:
+            amount = float(memory)
+        if isinstance(memory, bool) or not 1 <= amount < 2**60:
+            raise ValueError("out of range")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"memory must be a number of bytes or a text such as '400MB'; got {memory!r}") from error
+    return int(amount)
 
 
 def _open_bundle(folder: str | Path, asked: Mapping[str, Any]) -> Source:

@@ -3,7 +3,7 @@ Other ways through the model than its plain gradient, as callables that methods 
 
 In: a question, what is known of the answer, and a layer. Out: by the names of `camrt.methods.table.EVIDENCE`, callables
 that run the layer's tail on other activations, or carry a target back by another rule table: guided, relevance,
-DeepLIFT, and the gradients of every bias. Each runs one program of the model when it is called, and none before.
+DeepLIFT, the gradients of every bias and of attention. Each runs one program of the model when it is called, and none before.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import targets as target_table
+from .errors import MethodError
 from .evidence import Evidence, Question
 from .methods.table import Method
+from .scalars import cotangent, value
 
 __all__ = ["programs_of", "ways"]
 
@@ -26,7 +28,9 @@ _PROGRAMS = {
     "full_of": ("bias_terms", "bias_gradients"),
     "relevance_of": ("relevance", "relevance_bias"),
     "lift_of": ("lift",),
+    "attention_of": ("map_legrad", "attention", "attention_all"),
 }
+_LATE = 2  # blocks that the program "attention" gives, from the last backwards
 
 
 def programs_of(method: Method) -> tuple[str, ...]:
@@ -79,17 +83,25 @@ class _Ways:
         """Return every callable by name."""
         return {
             "seed": self.seed,
+            "target_at": self.target_at,
             "logits_from": self.logits_from,
             "gradients_from": self.gradients_from,
             "guided_of": self.guided_of,
             "full_of": self.full_of,
             "relevance_of": self.relevance_of,
             "lift_of": self.lift_of,
+            "attention_of": self.attention_of,
         }
 
     def seed(self) -> Array:
         """Return the cotangent of the target at the logits."""
         return target_table.seeds(self._evidence.column, self._evidence.logits)
+
+    def target_at(self, logits: Array, images: Array) -> tuple[Array, Array]:
+        """Return the value and the cotangent of some images' targets at other logits; the classes stay the same."""
+        pinned = target_table.pin(self._evidence.column, self._evidence.logits)
+        pairs = [(pinned[image], row) for image, row in zip(images, logits.astype(np.float64), strict=True)]
+        return np.array([value(*pair) for pair in pairs]), np.array([cotangent(*pair) for pair in pairs])
 
     def logits_from(self, acts: Array) -> Array:
         """Return the logits that other activations lead to."""
@@ -101,11 +113,11 @@ class _Ways:
 
     def guided_of(self, seed: Array) -> Array:
         """Carry a cotangent back to the image by guided back-propagation."""
-        return self._to_image("guided_gradient", seed)["input_gradient"]
+        return self._from_image("guided_gradient", seed)["input_gradient"]
 
     def full_of(self, seed: Array, times_bias: bool) -> tuple[Array, list[Array]]:
         """Carry a cotangent back to the image and to every tensor that receives a bias."""
-        named = self._to_image("bias_terms" if times_bias else "bias_gradients", seed)
+        named = self._from_image("bias_terms" if times_bias else "bias_gradients", seed)
         return named["input_gradient"], [array for name, array in named.items() if name.startswith("biases.")]
 
     def relevance_of(self, relevance: Array, biased: bool) -> Array:
@@ -116,17 +128,32 @@ class _Ways:
         """Share the change from activations of zero among them."""
         return self._behind("lift", seed=seed)["contributions.0"]
 
-    def _to_image(self, kind: str, seed: Array) -> dict[str, Array]:
-        """Run a program that starts at the image and comes back to it."""
+    def attention_of(self, seed: Array, blocks: tuple[int, ...] | None) -> Array:
+        """Carry a cotangent at the scores of each block back to the block's attention."""
+        are_late = blocks is not None and all(-_LATE <= block < 0 for block in blocks)
+        maps = self._from_image("attention" if are_late else "attention_all", seed, self._layer)["maps"]
+        if blocks is None:
+            return maps
+        count = maps.shape[1]
+        outside = [block for block in blocks if not -count <= block < count]
+        if outside:
+            raise MethodError(
+                f"the model has {count} block{'s' if count > 1 else ''} with attention between all tokens; option blocks "
+                f"asks for {', '.join(map(str, outside))}"
+            )
+        return maps[:, list(blocks)]
+
+    def _from_image(self, kind: str, seed: Array, layers: tuple[str, ...] = ()) -> dict[str, Array]:
+        """Run a program that starts at the image."""
         feeds = {"x": self._question.x, "seed": seed.astype(self._evidence.logits.dtype, copy=False)}
-        return self._question.sessions.run(kind, (), feeds)
+        return self._question.run(kind, feeds, layers)
 
     def _behind(self, kind: str, acts: Array | None = None, seed: Array | None = None) -> dict[str, Array]:
         """Run a program that starts at the layer."""
         if not self._known:
-            self._known = self._question.sessions.run("features", self._layer, {"x": self._question.x})
+            self._known = self._question.run("features", {"x": self._question.x}, self._layer)
         feeds = {n: array for n, array in self._known.items() if n.startswith(("activations.", "context."))}
         dtype = feeds["activations.0"].dtype
         given = {"activations.0": acts, "seed": seed}
         feeds |= {n: np.asarray(array, dtype) for n, array in given.items() if array is not None}
-        return self._question.sessions.run(kind, self._layer, feeds)
+        return self._question.run(kind, feeds, self._layer)

@@ -8,10 +8,11 @@ Sessions are opened on first use and shared by all threads: ``run`` keeps no sta
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,69 +22,11 @@ from camrt.export.manifest import Program, Source
 
 from .errors import MissingExtraError, NumericError, ProviderError
 from .limits import UNLIMITED, Limits
+from .providers import Provider
 
-__all__ = ["Provider", "Session", "Sessions", "parse_providers", "runtime"]
+__all__ = ["Session", "Sessions", "runtime"]
 
 Array = npt.NDArray[Any]
-
-_ALIASES = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-
-
-@dataclass(frozen=True)
-class Provider:
-    """An execution provider and its options, as ONNX Runtime wants them."""
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse_providers(providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None) -> tuple[Provider, ...]:
-    """
-    Read a provider list.
-
-    Parameters
-    ----------
-    providers : str, sequence or None
-        ``"cuda,cpu"``, ``["cuda", "cpu"]``, ``[("CUDAExecutionProvider", {"device_id": 1})]``; None is the CPU.
-        Short names are cpu, cuda, tensorrt (untested by this project) and openvino.
-
-    Returns
-    -------
-    tuple of Provider
-        In order of preference, each once.
-
-    Raises
-    ------
-    ProviderError
-        If the list is empty, or an entry is not a name with options.
-
-    Examples
-    --------
-    >>> [p.name for p in parse_providers("cpu")]
-    ['CPUExecutionProvider']
-    """
-    if providers is None:
-        providers = ["cpu"]
-    items = [p.strip() for p in providers.split(",") if p.strip()] if isinstance(providers, str) else list(providers)
-    parsed: dict[str, Provider] = {}
-    for item in items:
-        pair = (item, {}) if isinstance(item, str) else item
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
-            raise ProviderError(f"a provider is a name or (name, options), {item!r} came")
-        name, options = pair
-        if not isinstance(options, Mapping):
-            raise ProviderError(f"options of provider {name!r} are a mapping, {options!r} came")
-        full = _ALIASES.get(name.lower(), name)
-        parsed[full] = Provider(full, {str(k): str(v) for k, v in options.items()})
-    if not parsed:
-        raise ProviderError(f"at least one execution provider was wanted: {', '.join(_ALIASES)}; an empty list came")
-    return tuple(parsed.values())
-
 
 def runtime() -> Any:
     """
@@ -117,7 +60,7 @@ class Session:
     program : Program
         The graph: bytes, or a file whose weights lie beside it.
     providers : tuple of Provider
-        As `parse_providers` gives them.
+        As `camrt.providers.parse_providers` gives them.
     threads : int, optional
         Threads within one run; None leaves it to ONNX Runtime (the physical cores).
 
@@ -131,7 +74,7 @@ class Session:
 
     def __init__(self, program: Program, providers: tuple[Provider, ...], threads: int | None = None) -> None:
         ort = runtime()
-        self.program = program
+        self.program = replace(program, model=b"")  # whoever opened it may let go of the weights
         available = ort.get_available_providers()
         lacking = [p.name for p in providers if p.name not in available]
         if lacking:
@@ -214,17 +157,31 @@ class Sessions:
     source : Source
         Where programs come from.
     providers : tuple of Provider
-        As `parse_providers` gives them.
+        As `camrt.providers.parse_providers` gives them.
     threads : int, optional
         As in `Session`.
+    precision : str, default "float32"
+        What `source` and `providers` were arranged for (`camrt.precision.arrange`); results say so.
     """
 
-    def __init__(self, source: Source, providers: tuple[Provider, ...], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        providers: tuple[Provider, ...],
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
         self.source = source
         self.providers = providers
+        self.precision = precision
         self._threads = threads
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
+
+    @property
+    def lanes(self) -> int:
+        """How many runs at a time keep the machine busy: one, unless each is held to fewer threads than there are cores."""
+        return 1 if self._threads is None else max(1, (os.cpu_count() or 1) // max(1, self._threads))
 
     def run(
         self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array], limits: Limits = UNLIMITED

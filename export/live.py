@@ -1,5 +1,5 @@
 """
-A model in memory as a source of programs: each is built when it is first asked for.
+A model in memory as a source of programs: each is built when it is asked for.
 
 In: a `Classifier`. Out: what a bundle on disk offers too (`camrt.export.manifest.Source`), so that the engine does not
 care which of the two it runs.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .load import Classifier, load
 from .manifest import Layer, Manifest, Program
 from .programs import KINDS, ON_REQUEST, build
 from .vjp.emit import Emit, dims
+from .work import row_bytes
 
 __all__ = ["Live", "manifest_of", "open_model"]
 
@@ -31,7 +33,7 @@ _BRIEF = 16  # elements of a held input that are written out
 
 class Live:
     """
-    Programs of one classifier, built on demand and kept.
+    Programs of one classifier, built on demand; none is kept, because each holds all the weights.
 
     Parameters
     ----------
@@ -45,11 +47,10 @@ class Live:
         self.classifier = classifier
         self.manifest = manifest
         self._lock = threading.Lock()
-        self._programs: dict[tuple[str, tuple[str, ...]], Program] = {}
 
     def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
         """
-        Return the program of one kind for some layers, building it the first time.
+        Build the program of one kind for some layers.
 
         Parameters
         ----------
@@ -68,11 +69,8 @@ class Live:
         ModelError
             If the graph cannot be differentiated, or is too large to be held in one message.
         """
-        key = (kind, tuple(layers))
-        with self._lock:
-            if key not in self._programs:
-                self._programs[key] = self._build(kind, key[1])
-            return self._programs[key]
+        with self._lock:  # one at a time: a program being built holds the weights twice
+            return self._build(kind, tuple(layers))
 
     def _build(self, kind: str, layers: Sequence[str]) -> Program:
         model, program = build(self.classifier, kind, [self.resolve(name) for name in layers])
@@ -102,6 +100,29 @@ class Live:
             True for every kind there is.
         """
         return kind in KINDS or kind in ON_REQUEST
+
+    def twin(self) -> Live:
+        """
+        Return the float twin of a quantised model alone: what it would give if nothing were rounded.
+
+        Returns
+        -------
+        Live
+            The twin as a model of its own.
+
+        Raises
+        ------
+        ModelError
+            If the model is not quantised.
+        """
+        if self.classifier.quantised is None:
+            raise ModelError("a float twin alone is a quantised model's, and this one is not quantised")
+        model = self.classifier.model.clone()
+        model.graph.outputs.pop()  # the given model's own logits
+        x, logits = model.graph.inputs[0], model.graph.outputs[0]
+        alone = replace(self.classifier, model=model, x=x, logits=logits, quantised=None)
+        described = {name: value for name, value in self.manifest.model.items() if name != "quantised"}
+        return Live(alone, replace(self.manifest, model=described))
 
     def resolve(self, name: str) -> Layer:
         """
@@ -197,6 +218,7 @@ def manifest_of(
         preprocess=None if preprocess is None else dict(preprocess),
         layers=layers,
         linear_layers=linear_layers(classifier, layers),
+        row_bytes=row_bytes(classifier),
         verification={},
     )
 
@@ -210,8 +232,6 @@ def _brief(array: np.ndarray[Any, Any]) -> Any:
 
 def _with_default(layer: Layer, is_default: bool) -> Layer:
     """Return `layer` marked as the default or not."""
-    from dataclasses import replace
-
     reason = "default: chosen by the caller" if is_default else layer.reason.removeprefix("default: ")
     return replace(layer, default=is_default, reason=reason)
 

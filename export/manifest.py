@@ -115,6 +115,8 @@ class Manifest:
         Every candidate, in graph order.
     linear_layers : tuple of str
         Layers from which global average pooling and one linear layer lead to the logits, where CAM is defined.
+    row_bytes : int
+        The most that tensors of a forward pass hold at one time for one image, in graph order.
     verification : dict
         Figures of `camrt.export.verify`, empty when nothing was run.
     """
@@ -129,6 +131,7 @@ class Manifest:
     preprocess: dict[str, Any] | None
     layers: tuple[Layer, ...]
     linear_layers: tuple[str, ...]
+    row_bytes: int
     verification: dict[str, Any]
 
     @property

@@ -20,7 +20,7 @@ from .manifest import Layer
 from .vjp.emit import dims
 from .vjp.table import op_key
 
-__all__ = ["Work", "multiply_adds", "work_of"]
+__all__ = ["Work", "multiply_adds", "row_bytes", "work_of"]
 
 _CONVOLUTIONS = {"Conv": 1, "com.microsoft::FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the weights are
 _PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul", "com.microsoft::FusedMatMul"}
@@ -107,12 +107,32 @@ def work_of(classifier: Classifier, layer: Layer) -> Work:
         tail_backward=_gradient_sum(graph, value, behind, images),
         backward=_gradient_sum(graph, classifier.x, everything, images),
         weights_bytes=sum(_bytes(weight) for weight in graph.initializers.values() if weight in needed),
-        peak_bytes=_peak(nodes, [*graph.inputs], classifier.logits) // images,
+        peak_bytes=row_bytes(classifier),
         layer_bytes=_bytes(value) // images,
         tail_bytes=_kept(graph, value, classifier.logits) // images,
         path_bytes=_kept(graph, classifier.x, classifier.logits) // images,
         uncounted=tuple(sorted({op_key(node) for node in nodes} & _UNCOUNTED)),
     )
+
+
+def row_bytes(classifier: Classifier) -> int:
+    """
+    Return the most that tensors of a forward pass hold at one time, for one image.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        As `camrt.export.load.load` gives it.
+
+    Returns
+    -------
+    int
+        Bytes, in graph order; what a runtime reorders or packs comes on top.
+    """
+    graph, images = classifier.model.graph, classifier.batch or 1
+    needed = upstream(graph, [classifier.logits])
+    nodes = [node for node in graph if any(output in needed for output in node.outputs)]
+    return _peak(nodes, [*graph.inputs], classifier.logits) // images
 
 
 def multiply_adds(node: ir.Node) -> int:

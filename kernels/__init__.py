@@ -12,6 +12,11 @@ weighting.py, .cu     `weighted_sum`: channels times weights, summed
 resizing.py, .cu      `resize`: bilinear interpolation
 scaling.py, .cu       `min_max`: each map to [0, 1], constant maps flagged
 component.py, .cu     `leading_component`: the first principal component through a Gram matrix
+masking.py, .cu       `fill_masks`: maps made masks and multiplied into a buffer of images
+scores.py, .cu        `class_scores`: each row's probability or logit of one class
+editing.py, .cu       `wipe_channels`, `keep_cells`: activations edited for the tail of a network
+blur.py, .cu          `gaussian_blur`: whole images, mirrored at the border
+adjoint.py, .cu       `resize_adjoint`, `min_max_gradient`: the way back from a mask to the map it was made of
 ====================  ==========================================================================================
 
 Each ``.py`` file reads from top to bottom: the public function checks and dispatches, ``_on_numpy`` is the
@@ -20,10 +25,29 @@ specification, ``_on_gpu`` launches the kernels of the ``.cu`` file of the same 
 
 from __future__ import annotations
 
+from .adjoint import min_max_gradient, resize_adjoint
 from .array import Array, is_cupy
+from .blur import gaussian_blur
 from .component import leading_component
+from .editing import keep_cells, wipe_channels
+from .masking import fill_masks
 from .resizing import resize
 from .scaling import min_max
+from .scores import class_scores
 from .weighting import weighted_sum
 
-__all__ = ["Array", "is_cupy", "leading_component", "min_max", "resize", "weighted_sum"]
+__all__ = [
+    "Array",
+    "class_scores",
+    "fill_masks",
+    "gaussian_blur",
+    "is_cupy",
+    "keep_cells",
+    "leading_component",
+    "min_max",
+    "min_max_gradient",
+    "resize",
+    "resize_adjoint",
+    "weighted_sum",
+    "wipe_channels",
+]

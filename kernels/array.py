@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from camrt.errors import ShapeError
+from camrt.errors import InputError, ShapeError
 
-__all__ = ["Array", "DType", "computing_dtype", "is_cupy", "require_same_side", "tolerance"]
+__all__ = ["Array", "DType", "computing_dtype", "is_cupy", "require_indices", "require_same_side", "tolerance"]
 
 Array: TypeAlias = npt.NDArray[Any]
 DType: TypeAlias = np.dtype[Any]
@@ -105,6 +105,34 @@ def require_same_side(name: str, array: Array, other_name: str, other: Array) ->
         raise ShapeError(
             f"{name} and {other_name} must lie on one side, got {', '.join(sides)}; use cupy.asarray on one"
         )
+
+
+def require_indices(name: str, indices: Array, n_rows: int, n_choices: int) -> None:
+    """
+    Refuse indices that are not one int64 a row or that lie outside.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    indices : Array
+        The argument.
+    n_rows : int
+        How many there must be.
+    n_choices : int
+        What each must lie below; a GPU's are not read back and not held against it.
+
+    Raises
+    ------
+    ShapeError
+        If `indices` is not int64 of shape (n_rows,).
+    InputError
+        If one is negative or too large.
+    """
+    if indices.shape != (n_rows,) or indices.dtype != np.int64:
+        raise ShapeError(f"{name} must be int64 ({n_rows},), one a row, got {indices.dtype} {indices.shape}")
+    if not is_cupy(indices) and n_rows and not 0 <= indices.min() <= indices.max() < n_choices:
+        raise InputError(f"{name} must be between 0 and {n_choices - 1}, got {indices.min()} to {indices.max()}")
 
 
 def tolerance(dtype: DType) -> float:

@@ -12,6 +12,7 @@ Interpolation is ``low + fraction * (high - low)``, along columns first: a const
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import index
 from typing import Literal, TypeAlias, get_args
@@ -23,7 +24,7 @@ from camrt.errors import InputError, ShapeError
 from .array import Array, DType, computing_dtype, is_cupy
 from .device import Gpu, Kernel
 
-__all__ = ["Align", "resize"]
+__all__ = ["Align", "Samples", "checked_grid", "resize", "resize_plane"]
 
 Align: TypeAlias = Literal["half_pixel", "corners"]
 
@@ -76,16 +77,37 @@ def resize(maps: Array, size: tuple[int, int], *, align: Align = "half_pixel") -
     array([[[0., 1., 2., 3.]]])
     """
     dtype = computing_dtype("maps", maps, "(N, h, w)")
-    height, width = _checked_size(size)
+    size = checked_grid(size, align)
+    if is_cupy(maps):
+        return _on_gpu(maps, size, align, dtype, Gpu.of(maps))
+    return _on_numpy(np.asarray(maps, dtype), size, align)
+
+
+def checked_grid(size: tuple[int, int], align: Align) -> tuple[int, int]:
+    """
+    Check a size and a sampling grid.
+
+    Parameters
+    ----------
+    size : tuple of int
+        ``(H, W)`` in pixels.
+    align : {"half_pixel", "corners"}
+        The sampling grid.
+
+    Returns
+    -------
+    tuple of int
+        `size` as two Python integers.
+
+    Raises
+    ------
+    ShapeError
+        If `size` is not two integers of at least 1.
+    InputError
+        If `align` is unknown.
+    """
     if align not in get_args(Align):
         raise InputError(f"align must be 'half_pixel' or 'corners', got {align!r}; PyTorch's default is 'half_pixel'")
-    if is_cupy(maps):
-        return _on_gpu(maps, (height, width), align, dtype, Gpu.of(maps))
-    return _on_numpy(np.asarray(maps, dtype), (height, width), align)
-
-
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return `size` as two Python integers of at least 1."""
     try:
         height, width = (index(side) for side in size)
     except (TypeError, ValueError):
@@ -99,36 +121,95 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _on_numpy(maps: Array, size: tuple[int, int], align: Align) -> Array:
     """Compute `resize` map by map, which keeps the work in the cache."""
-    rows = _samples(maps.shape[1], size[0], align, maps.dtype)
-    columns = _samples(maps.shape[2], size[1], align, maps.dtype)
-    resized = np.empty((len(maps), *size), maps.dtype)
+    rows, columns = Samples.of(maps.shape[1:], size, align, maps.dtype)
+    resized, spare = np.empty((len(maps), *size), maps.dtype), np.empty(size, maps.dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # infinity - infinity is NaN, on purpose
         for values, target in zip(maps, resized, strict=True):
-            target[:] = _interpolate(_interpolate(values, *columns, axis=1), *rows, axis=0)
+            resize_plane(target, spare, values, rows, columns)
     return resized
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """
+    Where the targets of one axis sample the sources: ``low + fraction * (next - low)``.
+
+    Attributes
+    ----------
+    low : Array of int64, shape (n_out,)
+        The lower source of each target.
+    fraction : Array of float, shape (n_out,)
+        How far each target lies on the way to the next source.
+    following : Array of int64, shape (n_in,)
+        The next source of each source; the last has itself.
+    """
+
+    low: Array
+    fraction: Array
+    following: Array
+
+    @classmethod
+    def of(cls, before: tuple[int, ...], after: tuple[int, ...], align: Align, dtype: DType) -> tuple[Samples, Samples]:
+        """
+        Return the samples of rows and of columns.
+
+        Parameters
+        ----------
+        before, after : tuple of int
+            ``(h, w)`` and ``(H, W)``.
+        align : {"half_pixel", "corners"}
+            The sampling grid.
+        dtype : dtype
+            The type of the fractions.
+
+        Returns
+        -------
+        tuple of Samples
+            For rows and for columns.
+        """
+        rows, columns = (_samples(n_in, n_out, align, dtype) for n_in, n_out in zip(before, after, strict=True))
+        return rows, columns
+
+
 @lru_cache(maxsize=256)
-def _samples(n_in: int, n_out: int, align: Align, dtype: DType) -> tuple[Array, Array]:
-    """Return for each of `n_out` targets the index of the lower source and the fraction of the way to the next."""
+def _samples(n_in: int, n_out: int, align: Align, dtype: DType) -> Samples:
+    """Return the samples of one axis."""
     target = np.arange(n_out)
     if align == "corners":
         numerator, denominator = target * (n_in - 1), max(n_out - 1, 1)
     else:
         numerator, denominator = (2 * target + 1) * n_in - n_out, 2 * n_out
     low, rest = np.divmod(np.clip(numerator, 0, (n_in - 1) * denominator), denominator)
-    fraction = rest.astype(dtype) / dtype.type(denominator)
-    low.flags.writeable = fraction.flags.writeable = False
-    return low, fraction
+    found = Samples(low, rest.astype(dtype) / dtype.type(denominator), np.minimum(np.arange(1, n_in + 1), n_in - 1))
+    for array in (found.low, found.fraction, found.following):
+        array.flags.writeable = False
+    return found
 
 
-def _interpolate(values: Array, low: Array, fraction: Array, *, axis: int) -> Array:
-    """Return ``low + fraction * (high - low)`` along one axis of a map."""
-    step = np.diff(values, axis=axis, append=values.take([-1], axis))
-    result: Array = step.take(low, axis)
-    result *= fraction if axis == 1 else fraction[:, None]
-    result += values.take(low, axis)
-    return result
+def resize_plane(out: Array, spare: Array, values: Array, rows: Samples, columns: Samples) -> None:
+    """
+    Resize one map on the host, into a plane that the caller keeps.
+
+    Parameters
+    ----------
+    out, spare : Array, shape (H, W)
+        Where the result goes, and a plane that is written over; both contiguous and of the type of `values`.
+    values : Array, shape (h, w)
+        The map.
+    rows, columns : Samples
+        Where the pixels sample it.
+    """
+    wide = values.take(columns.following, 1)
+    wide -= values
+    wide = wide.take(columns.low, 1)
+    wide *= columns.fraction
+    wide += values.take(columns.low, 1)  # (h, W)
+    step = wide.take(rows.following, 0)
+    step -= wide
+    np.take(step, rows.low, 0, out, "clip")  # the other modes of take copy `out` first
+    out *= rows.fraction[:, None]
+    np.take(wide, rows.low, 0, spare, "clip")
+    out += spare
 
 
 def _on_gpu(maps: Array, size: tuple[int, int], align: Align, dtype: DType, gpu: Gpu) -> Array:

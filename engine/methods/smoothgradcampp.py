@@ -17,6 +17,7 @@ import numpy as np
 from camrt import kernels
 
 from ..errors import MethodError
+from ..noise import standard_normal
 from .arrays import Array, namespace, total
 from .gradcampp import ratio
 from .table import Method, Option, Result, register
@@ -101,14 +102,8 @@ def _noisy_inputs(x: Array, ids: Array, variant: str, n: int, spread: float, see
     else:
         deviation = spread * extent
     for index in range(n):
-        noise = np.stack([_noise(x.shape[1:], seed, int(image), index) for image in ids])
+        noise = np.stack([standard_normal(x.shape[1:], seed, int(image), index) for image in ids])
         yield x + deviation.astype(x.dtype) * xp.asarray(noise, dtype=x.dtype)
-
-
-def _noise(shape: tuple[int, ...], seed: int, image: int, index: int) -> Array:
-    """Return standard normal noise that depends on (seed, image, index) only."""
-    stream = np.random.Philox(np.random.SeedSequence((seed, image, index)))
-    return np.random.Generator(stream).standard_normal(shape, dtype=np.float32)
 
 
 def _smooth_weights(acts: Array, samples: Iterator[tuple[Array, Array]], n: int, variant: str) -> Array:

@@ -25,7 +25,7 @@ from .arrays import Array
 
 Gives = Literal["weights", "map", "heatmap"]
 Family = Literal["gradient", "activation", "baseline", "fusion", "masked", "ablation", "optimised", "black-box"]
-Kind = Literal["integer", "number", "choice", "integers"]
+Kind = Literal["integer", "number", "choice", "integers", "flag"]
 
 EVIDENCE: Mapping[str, str] = MappingProxyType(
     {
@@ -40,12 +40,14 @@ EVIDENCE: Mapping[str, str] = MappingProxyType(
         "gradients_at": "callable x -> (acts, grads) for the same targets",
         "gradients_of": "callable seed (N,C) -> grads (N,K,h,w)",
         "piecewise": "whether the model is piecewise linear behind the layer",
+        "tokens": "whether the layer is a sequence of tokens",
         "seed": "callable () -> (N,C) the target's cotangent at the logits",
         "logits_from": "callable acts -> logits that the layer's tail makes of other activations",
         "gradients_from": "callable (acts, seed) -> grads at other activations",
         "guided_of": "callable seed -> guided gradient at the input, shaped like x",
         "full_of": "callable (seed, times bias) -> gradient at the input, and (N,...) at every tensor with a bias",
         "relevance_of": "callable (relevance of the logits, with biases) -> (N,K,h,w) relevance of the layer",
+        "attention_of": "callable (seed, blocks or None) -> (N,blocks,h,w) gradient of each block's score at its attention",
         "lift_of": "callable seed -> (N,K,h,w) contributions to the change from activations of zero",
         "masked_of": "callable Masks -> Scored: logits (N,M,C) of masked images, from one memory for all targets",
         "ablated_of": "callable (values (N,K), only (N,K) bool or None) -> Scored: logits (N,K,C), one channel set to its value",
@@ -54,6 +56,8 @@ EVIDENCE: Mapping[str, str] = MappingProxyType(
         "logits_at": "callable x -> logits (N,C) of other inputs",
         "image_gradient_of": "callable (x, seed, images) -> (logits, gradient like x); images says which of the N each row is",
         "hidden": "what a hidden pixel shows in the request's mask space, broadcastable to x",
+        "hidden_raw": "what a hidden pixel shows where black of the raw image hides, broadcastable to x",
+        "target_at": "callable (logits (M,C), images (M,)) -> value (M,) and cotangent (M,C) of the images' targets there",
     }
 )
 
@@ -90,8 +94,8 @@ class Option:
     ----------
     default : object
         The value where none is given.
-    kind : {"integer", "number", "choice", "integers"}
-        What a value is read as; a text such as ``"4"`` or ``"1,2,3"`` is read the same way.
+    kind : {"integer", "number", "choice", "integers", "flag"}
+        What a value is read as; a text such as ``"4"``, ``"1,2,3"`` or ``"yes"`` is read the same way.
     help : str
         One line for help texts.
     low, high : float
@@ -123,6 +127,8 @@ class Option:
         """Say in words what may be given."""
         if self.kind == "choice":
             words = f"one of {', '.join(self.choices)}"
+        elif self.kind == "flag":
+            words = "yes or no"
         else:
             noun = {"integer": "an integer", "number": "a number", "integers": "integers"}[self.kind]
             low = "" if self.low == -math.inf else f" of at least {self.low:g}"
@@ -160,7 +166,7 @@ class Option:
         Returns
         -------
         object
-            An int, a float, a str, a tuple of int, or None.
+            An int, a float, a str, a bool, a tuple of int, or None.
 
         Raises
         ------
@@ -177,6 +183,8 @@ class Option:
             return None
         if self.kind == "choice":
             return _match(value, self.choices)
+        if self.kind == "flag":
+            return value if isinstance(value, bool) else _FLAGS[_match(value, _FLAGS)]
         if self.kind == "integers":
             items = value.split(",") if isinstance(value, str) else value
             found = tuple(self._number(item, int) for item in items)  # type: ignore[attr-defined]
@@ -236,6 +244,11 @@ class Method:
         Whether the map is the same for every class.
     fuse : str or mapping of str to str
         How maps of several layers are joined (`camrt.fuse`); by variant where they differ.
+    runs : callable, optional
+        ``runs(options, channels, cells)``: how many masked forwards, or tails, one image takes at one layer; for methods
+        that hide.
+    stages : bool
+        Whether the method takes the last layer of every resolution (`camrt.stages`) where no layer is given.
     """
 
     id: str
@@ -254,6 +267,8 @@ class Method:
     nonnegative: bool = False
     class_free: bool = False
     fuse: str | Mapping[str, str] = "mean"
+    runs: Callable[[Mapping[str, Any], int, int], int] | None = None
+    stages: bool = False
 
     def relu_of(self, variant: str) -> bool:
         """
@@ -288,6 +303,7 @@ class Method:
         return self.fuse if isinstance(self.fuse, str) else self.fuse[variant]
 
 
+_FLAGS = {"yes": True, "no": False, "true": True, "false": False}
 METHODS: dict[str, Method] = {}
 _NAMES: dict[str, str] = {}  # every normalised id and alias -> id
 

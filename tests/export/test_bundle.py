@@ -32,6 +32,7 @@ MANIFEST = Manifest(
     labels=("cat", "dög"),
     preprocess={"name": "imagenet", "size": [8, 8]},
     layers=LAYERS,
+    row_bytes=4096,
     linear_layers=("c",),
     verification={"parity": {"max_rel": 1e-7}},
 )

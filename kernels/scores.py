@@ -1,0 +1,100 @@
+"""
+What masked forwards count as: of each row of logits, one class's probability or logit.
+
+In go logits (M, C) and a class for each row; out comes one score a row. The softmax is over the classes of the row, so
+a row's score does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from camrt.errors import InputError
+
+from .array import Array, DType, computing_dtype, is_cupy, require_indices, require_same_side
+from .device import Gpu, Kernel
+
+__all__ = ["ScoreKind", "class_scores"]
+
+ScoreKind: TypeAlias = Literal["probability", "logit"]
+
+THREADS = 128  # a row is one block; scores.cu has it too
+CLASS_SCORES = Kernel("scores", "class_scores", (THREADS,))
+
+
+def class_scores(logits: Array, classes: Array, kind: ScoreKind = "probability") -> Array:
+    """
+    Gather each row's score of one class.
+
+    Parameters
+    ----------
+    logits : Array of float32 or float64, shape (M, C)
+        Logits; float16 is computed in float32. Any memory layout.
+    classes : Array of int64, shape (M,)
+        For each row, the class; on the same side (host or device) as `logits`.
+    kind : {"probability", "logit"}, default "probability"
+        The softmax over the row's classes, or the logit as it is.
+
+    Returns
+    -------
+    Array, shape (M,)
+        The scores: probabilities in [0, 1] without unit, or logits; float64 if `logits` are, else float32.
+
+    Raises
+    ------
+    ShapeError
+        If `logits` is not (M, C) of a real floating type, or `classes` is not one int64 a row.
+    InputError
+        If `kind` is unknown, or a class does not exist (the latter on the host alone; a GPU's score is then NaN).
+
+    Notes
+    -----
+    The largest logit is subtracted before anything is raised to a power, so no finite logit overflows. A row of one
+    logit is a yes-or-no classifier: its probability is the sigmoid, the softmax of (0, logit). A NaN or a positive
+    infinity makes the row's probability NaN.
+
+    Cost: ``M*C`` exponentials. On the GPU one launch, one block a row, no host synchronisation.
+
+    References
+    ----------
+    Wang et al., "Score-CAM", arXiv:1910.01279, section 3.2: the probability of the class as a channel's weight.
+
+    Examples
+    --------
+    >>> class_scores(np.array([[0.0, 0.0], [1000.0, 0.0]]), np.array([1, 0]))
+    array([0.5, 1. ])
+    >>> class_scores(np.array([[0.0]]), np.array([0]))
+    array([0.5])
+    """
+    dtype = computing_dtype("logits", logits, "(M, C)")
+    if kind not in get_args(ScoreKind):
+        raise InputError(f"kind must be 'probability' or 'logit', got {kind!r}")
+    require_indices("classes", classes, *logits.shape)
+    require_same_side("logits", logits, "classes", classes)
+    if is_cupy(logits):
+        return _on_gpu(logits, classes, kind, dtype, Gpu.of(logits))
+    return _on_numpy(np.ascontiguousarray(logits, dtype), classes, kind)
+
+
+def _on_numpy(logits: Array, classes: Array, kind: ScoreKind) -> Array:
+    """Compute `class_scores` of contiguous logits."""
+    rows = np.arange(len(logits))
+    if kind == "logit":
+        return logits[rows, classes]
+    if logits.shape[1] == 1:
+        logits, classes = np.concatenate([np.zeros_like(logits), logits], axis=1), classes + 1
+    with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, on purpose
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        scores: Array = powers[rows, classes] / powers.sum(1)
+    return scores
+
+
+def _on_gpu(logits: Array, classes: Array, kind: ScoreKind, dtype: DType, gpu: Gpu) -> Array:
+    """Compute `class_scores` with the kernel of scores.cu."""
+    m, n_classes = logits.shape
+    scores = gpu.empty((m,), dtype)
+    arguments = (gpu.contiguous(logits, dtype), gpu.contiguous(classes, np.dtype(np.int64)), scores)
+    gpu.launch(CLASS_SCORES, dtype, m, (*arguments, n_classes, int(kind == "probability")))
+    return scores
