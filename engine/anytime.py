@@ -126,14 +126,15 @@ def draw_in_rounds(
     part = most if budget.seconds is budget.stability is None else min(most, _FIRST)
     last: Drawing | None = None
     stability: npt.NDArray[np.float64] | None = None
+    ran = -1
     while True:
         forwards.share = Share(part, until if last is not None else math.inf)
         forwards.complete = True
         drawing = draw()
-        if last is not None:
+        if last is not None and forwards.done.sum() > ran:  # a round that ran nothing new says nothing
             pairs = zip(maps_of(last), maps_of(drawing), strict=True)
             stability = np.array([rank_correlation(one, other) for one, other in pairs])
-        last = drawing
+        last, ran = drawing, int(forwards.done.sum())
         stable = budget.stability is not None and stability is not None and bool(stability.min() >= budget.stability)
         if forwards.complete or part >= most or stable or time.monotonic() >= until:
             return Drawn(drawing, forwards.complete, stability)

@@ -259,25 +259,25 @@ class Forwards:
             only = np.zeros_like(wanted)
             for i, j in self._chosen(wanted, flat.std(2)):
                 only[i, j] = True
-        key = (layer.name, _digest(np.ascontiguousarray(values)), None if only is None else only.tobytes())
-        return self._once(key, lambda: tail.ablated_of(values, only))
+        key = (layer.name, _digest(np.ascontiguousarray(values)))
+        known = self._edited.get(key)
+        fresh = np.ones(tail.acts.shape[:2], bool) if only is None else only
+        fresh = fresh if known is None else fresh & ~known.live
+        if fresh.any() or known is None:
+            found = _finite(tail.ablated_of(values, fresh))
+            self.done += fresh.sum(1)
+            if known is not None:
+                logits = np.where(fresh[:, :, None], found.logits, known.logits)
+                found = Scored(logits, fresh | known.live)
+            self._edited[key] = found
+        return self._edited[key]
 
     def _cells(self, layer: Layer, known: dict[str, Array], gaussian: bool) -> Scored:
         """Keep one cell at a time."""
-        return self._once((layer.name, gaussian), lambda: self._tail(layer, known).cells_of(gaussian))
-
-    def _once(self, key: Hashable, edit: Callable[[], Scored]) -> Scored:
-        """Make edits once, and refuse NaN."""
+        key = (layer.name, gaussian)
         if key not in self._edited:
-            found = edit()
-            finite = np.isfinite(found.logits).all(2) | ~found.live
-            if not finite.all():
-                image, row = (int(place) for place in np.argwhere(~finite)[0])
-                raise NumericError(
-                    f"{int((~finite).sum())} of {finite.size} edits of the activations gave NaN or infinite logits, the first "
-                    f"for channel or cell {row} of image {image}: check the model's weights"
-                )
-            self._edited[key] = found
+            self._edited[key] = _finite(self._tail(layer, known).cells_of(gaussian))
+            self.done += self._edited[key].live.sum(1)
         return self._edited[key]
 
     def _tail(self, layer: Layer, known: dict[str, Array]) -> Tail:
@@ -442,6 +442,18 @@ def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: str) -
         else:
             scores[i] = target_table.values([target] * logits.shape[1], logits[i])
     return scores
+
+
+def _finite(found: Scored) -> Scored:
+    """Refuse NaN where activations were edited, and say which."""
+    finite = np.isfinite(found.logits).all(2) | ~found.live
+    if not finite.all():
+        image, row = (int(place) for place in np.argwhere(~finite)[0])
+        raise NumericError(
+            f"{int((~finite).sum())} of {int(found.live.sum())} edits of the activations gave NaN or infinite logits, the first "
+            f"for channel or cell {row} of image {image}: check the model's weights"
+        )
+    return found
 
 
 def _digest(row: Array) -> bytes:
