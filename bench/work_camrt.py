@@ -20,7 +20,7 @@ from onnx.checker import check_model
 
 import camrt
 from camrt.export import explained_model, export
-from camrt.export.live import manifest_of
+from camrt.export.live import manifest_of, open_model
 from camrt.export.load import load
 from camrt.export.programs import KINDS, WITHOUT_LAYER, build
 from camrt.methods import METHODS
@@ -51,6 +51,53 @@ class Camrt:
         """Time an explanation of the predicted class, from a prepared batch to heatmaps."""
         x = self._images[:batch]
         return time_calls(lambda: self._explainer.explain(x, method=method), calls)
+
+    def time_once(
+        self, method: str, batch: int, target: Any = None, options: dict[str, Any] | None = None
+    ) -> list[float]:
+        """Time one explanation that takes many forwards; a first one on a part of them has opened the sessions."""
+        x = self._images[:batch]
+        if METHODS[method].runs is not None:
+            self._explainer.explain(x[:1], method=method, target=target, budget=camrt.Budget(forwards=1))
+        else:
+            self._explainer.input_gradient(x[:1], 0)
+            self._explainer.activations(x[:1])
+        return time_calls(lambda: self._explainer.explain(x, method=method, target=target, options=options or {}), 1)
+
+    def channels(self) -> int:
+        """Return how many channels the default layer has."""
+        return next(int(layer.channels) for layer in self._explainer.layers if layer.default)
+
+    def tail(self, onnx: str, file: str) -> int:
+        """Write the tail of the default layer; return how many channels go in."""
+        live = open_model(onnx)
+        layer = live.manifest.default_layer
+        Path(file).write_bytes(bytes(live.program("tail", [layer.name]).model))  # type: ignore[arg-type]
+        return layer.channels
+
+    def peak(self, onnx: str, images: str, method: str, calls: int, forwards: int | None) -> dict[str, Any]:
+        """
+        Explain one image after another; report memory in MB.
+
+        ``model`` is what the process holds once every session that the method needs is open and has run one image, above
+        what it held before the model was loaded; ``stated`` is what camrt says beforehand that the masked forwards will
+        take on top; ``added`` the largest resident memory above the model; ``after`` what is held after each tenth of calls.
+        """
+        before = _resident_mb()
+        explainer = camrt.load(onnx)
+        x = np.load(images)
+        explainer.explain(x[:1], method=method, budget=camrt.Budget(forwards=1))
+        model = _resident_mb()
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # the high-water mark starts anew
+        stated = explainer.chunk_memory / 2**20
+        budget = None if forwards is None else camrt.Budget(forwards=forwards)
+        after = []
+        for call in range(calls):
+            one = x[call % len(x)][None]
+            explainer.explain(one, method=method, budget=budget)
+            if (call + 1) % max(1, calls // 10) == 0:
+                after.append(_resident_mb() - model)
+        return {"model": model - before, "stated": stated, "added": _peak_mb() - model, "after": after}
 
     def maps(self, method: str, batch: int, variant: str | None, pipeline: str, file: str) -> None:
         """Write heatmaps, (N, H, W) in [0, 1]."""
@@ -142,6 +189,12 @@ def _resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def _peak_mb() -> float:
+    """Return the high-water mark of this process's resident memory; Linux only."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**10
+
+
 def main() -> None:
     """Answer requests."""
     worker = Camrt()
@@ -150,6 +203,10 @@ def main() -> None:
             "load": worker.load,
             "variants": worker.variants,
             "time": worker.time,
+            "time_once": worker.time_once,
+            "channels": worker.channels,
+            "tail": worker.tail,
+            "peak": worker.peak,
             "maps": worker.maps,
             "explained": worker.explained,
             "time_input": worker.time_input,

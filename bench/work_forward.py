@@ -37,6 +37,13 @@ class Forward:
         feeds = self._feeds(batch)
         return time_calls(lambda: self._session.run(None, feeds), calls)
 
+    def time_rows(self, rows: int, batch: int) -> list[float]:
+        """Time as many runs of a full batch as so many rows take; every input is filled with the same noise."""
+        feeds = {entry.name: _noise(entry, batch) for entry in self._session.get_inputs()}
+        runs = -(-rows // batch)
+        self._session.run(None, feeds)
+        return time_calls(lambda: [self._session.run(None, feeds) for _ in range(runs)], 1)
+
     def give(self, batch: int, output: str, file: str) -> None:
         """Write one output."""
         np.save(file, self._session.run([output], self._feeds(batch))[0])
@@ -48,10 +55,16 @@ class Forward:
         return {image: pictures} | dict.fromkeys(target, np.full(batch, -1))
 
 
+def _noise(entry: Any, batch: int) -> Any:
+    """Return positive noise for an input of a free batch."""
+    shape = (batch, *(int(side) for side in entry.shape[1:]))
+    return np.abs(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+
+
 def main() -> None:
     """Answer requests."""
     forward = Forward()
-    serve({"load": forward.load, "time": forward.time, "give": forward.give})
+    serve({"load": forward.load, "time": forward.time, "time_rows": forward.time_rows, "give": forward.give})
 
 
 if __name__ == "__main__":

@@ -17,13 +17,18 @@ import torch
 from .torchvision_cpu import torchvision  # before the libraries below, which import torchvision themselves
 
 # isort: split
-from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM, XGradCAM
 from torchcam import methods as torchcam
 
 from .stopwatch import time_calls
 from .wire import serve
 
-LAYERS = {"resnet50": "layer4", "mobilenet_v2": "features", "vgg16": "features"}  # the last spatial tensor of each
+LAYERS = {
+    "resnet18": "layer4",
+    "resnet50": "layer4",
+    "mobilenet_v2": "features",
+    "vgg16": "features",
+}  # the last spatial tensor of each
 PYTORCH_GRAD_CAM: dict[str, Any] = {
     "gradcam": GradCAM,
     "gradcampp": GradCAMPlusPlus,
@@ -32,6 +37,11 @@ PYTORCH_GRAD_CAM: dict[str, Any] = {
     "xgradcam": XGradCAM,
     "eigencam": EigenCAM,
 }
+MASKED: dict[str, dict[str, Any]] = {
+    "pytorch-grad-cam": {"scorecam": ScoreCAM, "ablationcam": AblationCAM},
+    "torchcam": {"scorecam": torchcam.ScoreCAM},
+}  # slow ones, timed by one call
+LOOP_STEP = 0.1  # Opti-CAM's learning rate
 TORCHCAM: dict[str, Any] = {
     "gradcam": torchcam.GradCAM,
     "gradcampp": torchcam.GradCAMpp,
@@ -86,6 +96,28 @@ class Peers:
         self._choose(library, method, batch)
         np.save(file, np.asarray(self._call(), np.float32))
 
+    def time_once(self, library: str, method: str, batch: int) -> list[float]:
+        """Time one call of a method that takes many forwards; each at the library's own batch size."""
+        self._choose(library, method, batch)
+        return time_calls(self._call, 1)
+
+    def time_loop(self, method: str, iterations: int) -> list[float]:
+        """Time the straightforward loop in PyTorch on the first image, as a paper's reader would write it."""
+        self._release()
+        self._chosen, self._release = None, lambda: None
+        loop = _score_cam_loop if method == "scorecam" else _opti_cam_loop
+        self._model.requires_grad_(False)
+        acts: list[Any] = []
+        hook = self._layer.register_forward_hook(lambda _module, _inputs, output: acts.append(output.detach()))
+        try:
+            with torch.no_grad():
+                index = int(self._model(self._images[:1])[0].argmax())
+        finally:
+            hook.remove()
+        seconds = time_calls(lambda: loop(self._model, self._images[:1], acts[0], index, iterations), 1)
+        self._model.requires_grad_(True)
+        return seconds
+
     def time_input(self, batch: int, calls: int) -> list[float]:
         """Time eager PyTorch's gradient of class 0 at the image."""
         return time_calls(lambda: self._input_gradient(batch), calls)
@@ -114,11 +146,12 @@ class Peers:
         self._chosen = (library, method, batch)
 
     def _pytorch_grad_cam(self, method: str, x: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
-        extractor = PYTORCH_GRAD_CAM[method](self._model, [self._layer])
+        table = PYTORCH_GRAD_CAM | MASKED["pytorch-grad-cam"]
+        extractor = table[method](self._model, [self._layer])
         return lambda: extractor(x, None), extractor.activations_and_grads.release
 
     def _torchcam(self, method: str, x: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
-        extractor = TORCHCAM[method](self._model, self._layer)
+        extractor = (TORCHCAM | MASKED["torchcam"])[method](self._model, self._layer)
 
         def call() -> Any:
             scores = self._model(x)
@@ -131,6 +164,34 @@ class Peers:
             extractor.reset_hooks()
 
         return call, release
+
+
+def _enlarged(maps: Any, x: Any) -> Any:
+    """Resize maps (N, 1, h, w) to the image and scale each to [0, 1]."""
+    up = torch.nn.functional.interpolate(maps, tuple(x.shape[2:]), mode="bilinear", align_corners=False)
+    low, high = up.amin((2, 3), keepdim=True), up.amax((2, 3), keepdim=True)
+    return (up - low) / torch.where(high > low, high - low, 1)
+
+
+def _score_cam_loop(model: Any, x: Any, acts: Any, index: int, iterations: int) -> Any:
+    """Score-CAM, one channel after the other."""
+    with torch.no_grad():
+        scores = [model(x * _enlarged(acts[:, k : k + 1], x)).softmax(1)[0, index] for k in range(acts.shape[1])]
+        return (torch.stack(scores)[None, :, None, None] * acts).sum(1).relu()
+
+
+def _opti_cam_loop(model: Any, x: Any, acts: Any, index: int, iterations: int) -> Any:
+    """Opti-CAM: Adam on the channels' weights, the mask multiplied into the image."""
+    acts = acts.relu()
+    u = torch.full((1, acts.shape[1], 1, 1), 0.5, requires_grad=True)
+    optimiser = torch.optim.Adam([u], lr=LOOP_STEP)
+    for _ in range(iterations):
+        mask = _enlarged((u.softmax(1) * acts).sum(1, keepdim=True), x)
+        loss = -model(x * mask)[0, index]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return u.detach()
 
 
 def _settle(model: Any, images: Any) -> None:
@@ -152,6 +213,8 @@ def main() -> None:
             "load": peers.load,
             "cases": peers.cases,
             "time": peers.time,
+            "time_once": peers.time_once,
+            "time_loop": peers.time_loop,
             "maps": peers.maps,
             "time_input": peers.time_input,
             "input_gradient": peers.input_gradient,

@@ -54,6 +54,7 @@ BATCH = 32  # images a run on a device; ResNet-50's activations and gradients th
 CPU_BATCH = 4  # on a CPU: runs of 4 took 0.84 (MobileNetV2) to 0.97 (ResNet-50) of the time of one run of 16
 MAP_OUTPUTS = {"logits", "explained", "map", "heat", "degenerate", "signed"}  # any other is a flag of the method
 DEVICE_CHUNK = 128  # masked forwards a run on a device
+ARENA = 3  # what ONNX Runtime's arena holds, in multiples of the tensors alive: it grows by doubling
 MASK_SPACES = ("normalised", "raw")
 MEMORY = 400 * 2**20  # bytes that a chunk of masked forwards may take, unless told otherwise
 TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
@@ -165,7 +166,7 @@ class Explainer:
         self._memory = memory
         self._plans: dict[tuple[Any, ...], _Plan] = {}  # as many as there are methods, layers and settings
         self._planners: dict[tuple[Any, ...], Planner] = {}  # one for each shape of input
-        self._heads = Heads()
+        self._heads = Heads(sessions.precision)
         self._opening = threading.Lock()
 
     @property
@@ -529,7 +530,17 @@ class Explainer:
     def _chunk(self) -> int:
         """How many masked forwards go into one run."""
         wanted = self.manifest.batch or (CPU_BATCH if self._on_cpu else DEVICE_CHUNK)
-        return chunk_of(wanted, self.manifest.row_bytes, self._memory)
+        return chunk_of(wanted, ARENA * self.manifest.row_bytes, self._memory)
+
+    @property
+    def chunk_memory(self) -> int:
+        """
+        The bytes that masked forwards take on top of the opened model, whatever the number of masks.
+
+        It is known before anything is run, and never above what `camrt.load` was allowed as ``memory``. Beside it, the
+        logits of one batch's masks are kept: four bytes for each mask and class.
+        """
+        return self._chunk * ARENA * self.manifest.row_bytes
 
     def _drawn(
         self, plan: _Plan, request: _Request, question: Question, evidence: Evidence, forwards: Forwards | None
