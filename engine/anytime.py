@@ -37,7 +37,7 @@ class Budget:
     forwards : int, optional
         Masked forwards for one image.
     seconds : float, optional
-        Time for one batch; the first sixteenth of the masks is run in any case.
+        Time for one image; the first sixteenth of the masks is run in any case.
     stability : float, optional
         Spearman's rank correlation, in (0, 1], between the maps of two rounds; reached, no more are run.
 
@@ -80,7 +80,7 @@ class Drawn(Generic[Drawing]):
     complete : bool
         Whether everything was run; the map is then the exact one.
     stability : ndarray of float64, shape (N,), or None
-        Rank correlation with the map of the round before; None after one round.
+        Rank correlation with the map of the round before, 1 for a map that is complete; None after one round.
     """
 
     drawing: Drawing
@@ -137,5 +137,7 @@ def draw_in_rounds(
         last, ran = drawing, int(forwards.done.sum())
         stable = budget.stability is not None and stability is not None and bool(stability.min() >= budget.stability)
         if forwards.complete or part >= most or stable or time.monotonic() >= until:
+            if forwards.complete:
+                stability = np.ones(len(maps_of(drawing)))
             return Drawn(drawing, forwards.complete, stability)
         part = min(most, 2 * part)

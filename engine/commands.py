@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from .anytime import Budget
 from .errors import ImageError, InputError, MethodError
 from .explainer import Explainer
 from .explanation import Explanation
@@ -71,6 +72,7 @@ Grid = Annotated[str | None, typer.Option(help="h,w that the tokens of a raw mod
 Prefix = Annotated[int | None, typer.Option(help="Tokens before the grid: class token, registers.")]
 Size = Annotated[str | None, typer.Option(help="H,W of the input, for a model that leaves them open.")]
 Colormap = Annotated[str, typer.Option(help="jet or viridis.")]
+Memory = Annotated[str, typer.Option(help="What a chunk of masked forwards may take, for example 400MB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Options = Annotated[
@@ -101,29 +103,49 @@ def explain(
     fuse: Annotated[str | None, typer.Option(help="How maps of several layers are joined.")] = None,
     eigen_smooth: Annotated[bool, typer.Option(help="Leading component of the weighted activations.")] = False,
     tta: Annotated[bool, typer.Option(help="Average six mirrored and brightened runs.")] = False,
+    mask_space: Annotated[str, typer.Option(help="What masked pixels show: normalised (mean colour) or raw (black).")] = (
+        "normalised"
+    ),
+    max_forwards: Annotated[
+        int | None, typer.Option(help="Stop masked forwards of each image after so many, the best first.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop masked forwards of each image after so long.")] = None,
+    stability: Annotated[
+        float | None, typer.Option(help="Stop masked forwards when the map's ranks correlate so much with the last.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Fail where a call takes more seconds.")] = None,
+    memory: Memory = "400MB",
     colormap: Colormap = "jet",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Explain pictures: overlays, arrays and a manifest for each."""
     paths = find_pictures(images)
-    explainer = open_explainer(
-        model, preprocess, labels, providers, quiet, read_ends(output, input, fixed, size, grid, prefix)
-    )
+    ends = {**read_ends(output, input, fixed, size, grid, prefix), "memory": memory}
+    explainer = open_explainer(model, preprocess, labels, providers, quiet, ends)
     options = read_options(option)
+    limits = (max_forwards, max_seconds, stability)
+    budget = None if limits == (None, None, None) else Budget(*limits)
     asked: Any = list(target) if target else None
     lines: list[dict[str, Any]] = []
 
-    def results(advance: Callable[[int], None]) -> Iterator[Explanation]:
+    def results(advance: Callable[[float], None]) -> Iterator[Explanation]:
         for start in range(0, len(paths), CHUNK):
             chunk = [str(path) for path in paths[start : start + CHUNK]]
+            done = 0.0
+
+            def report(images: float, total: int) -> None:
+                nonlocal done
+                advance(images - done)
+                done = images
+
             result = explainer.explain(
                 chunk, method=method, target=asked, layer=layer, variant=variant, options=options, pipeline=pipeline,
-                fuse=fuse, eigen_smooth=eigen_smooth, tta=tta,
+                fuse=fuse, eigen_smooth=eigen_smooth, tta=tta, mask_space=mask_space, budget=budget, timeout=timeout,
+                progress=report,
             )  # fmt: skip
             lines.extend(summarise(result, chunk))
             yield result
-            advance(len(chunk))
 
     with progress_bar("explaining", len(paths), quiet) as advance:
         files = save_all(results(advance), out, colormap=colormap)
@@ -155,43 +177,51 @@ def compare(
     grid: Grid = None,
     prefix: Prefix = None,
     providers: Providers = "cpu",
+    precision: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Compare two precisions instead: float32, tf32, float16, bfloat16, twin."),
+    ] = None,
+    provider: Annotated[
+        tuple[str, str] | None, typer.Option(help="Compare two provider lists instead, for example cpu cuda.")
+    ] = None,
+    twin: Annotated[bool, typer.Option("--twin", help="Compare a quantised model with its float twin.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the insertion and deletion curves of two ways; 0 leaves them out.")
+    ] = None,
     colormap: Colormap = "jet",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Compare methods: a grid of methods and targets for each picture, and one HTML report."""
-    from .comparison import compare_methods
+    """Compare methods, or two ways of running the model: a grid for each picture, figures, and one HTML report."""
+    from .comparison import STEPS, compare_methods, compare_ways
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if not names:
         raise MethodError("at least one method was wanted, for example --methods gradcam,layercam; none came")
+    pair = read_ways(precision, provider, twin, providers)
+    if steps is not None and len(pair) == 1:
+        raise InputError("--steps belongs to two ways of running the model: give --precision, --provider or --twin")
     paths = find_pictures(images)
-    explainer = open_explainer(
-        model, preprocess, labels, providers, quiet, read_ends(output, input, fixed, size, grid, prefix)
-    )
-    asked: Any = list(target) if target else None
+    ends = read_ends(output, input, fixed, size, grid, prefix)
+    ways = [
+        (title, open_explainer(model, preprocess, labels, where, quiet or i > 0, ends, how))
+        for i, (title, where, how) in enumerate(pair)
+    ]
+    sources, asked = [str(path) for path in paths], list(target) if target else None
+    settings: dict[str, Any] = {"target": asked, "layer": layer, "colormap": colormap}
     with progress_bar("comparing", len(paths) * len(names), quiet) as advance:
-        written = compare_methods(
-            explainer,
-            [str(path) for path in paths],
-            names,
-            out,
-            target=asked,
-            layer=layer,
-            colormap=colormap,
-            advance=advance,
-        )
+        settings["advance"] = advance
+        if len(ways) == 1:
+            written = compare_methods(ways[0][1], sources, names, out, **settings)
+        else:
+            written = compare_ways(ways, sources, names, out, steps=STEPS if steps is None else steps, **settings)
     if as_json:
-        print_json(
-            {
-                "model": explainer.manifest.model,
-                "out": str(out),
-                **written.figures,
-                "files": [str(p) for p in written.paths],
-            }
-        )
-    else:
-        typer.echo("\n".join(map(str, written.paths)))
+        files = [str(path) for path in written.paths]
+        print_json({"model": ways[0][1].manifest.model, "out": str(out), **written.figures, "files": files})
+        return
+    if len(ways) == 2:
+        print_agreement(written.figures)
+    typer.echo("\n".join(map(str, written.paths)))
 
 
 @app.command()
@@ -380,6 +410,24 @@ def read_ends(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def read_ways(
+    precision: tuple[str, str] | None, provider: tuple[str, str] | None, twin: bool, providers: str
+) -> list[tuple[str, str, str]]:
+    """Read the way, or the two ways, that a model is run: title, providers and precision of each."""
+    if twin and precision is not None:
+        raise InputError("--twin is --precision float32 twin: give one of them")
+    if precision is None and provider is None and not twin:
+        return [("", providers, "float32")]
+    hows = ("float32", "twin") if twin else precision or ("float32", "float32")
+    wheres = provider or (providers, providers)
+    titles = ["quantised", "twin"] if twin else list(hows)
+    if wheres[0] != wheres[1]:
+        titles = list(wheres) if hows[0] == hows[1] else [f"{w} {t}" for w, t in zip(wheres, titles, strict=True)]
+    if titles[0] == titles[1]:
+        raise InputError(f"two different ways of running the model are compared; both are {titles[0]}")
+    return list(zip(titles, wheres, hows, strict=True))
+
+
 def read_sides(text: str | None, form: str) -> tuple[int, int] | None:
     """Read two sides; one alone is a square's."""
     if text is None:
@@ -397,6 +445,7 @@ def open_explainer(
     providers: str,
     quiet: bool,
     ends: Mapping[str, Any] | None = None,
+    precision: str = "float32",
 ) -> Explainer:
     """Open the model, and say on stderr what was assumed about its input."""
     given: Any = preprocess
@@ -407,7 +456,7 @@ def open_explainer(
             raise ImageError(
                 f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}"
             ) from error
-    explainer = load(model, preprocess=given, labels=labels, providers=providers, **(ends or {}))
+    explainer = load(model, preprocess=given, labels=labels, providers=providers, precision=precision, **(ends or {}))
     if not quiet and preprocess is None and explainer.preprocess_reason != KEPT:
         _err().print(
             f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess."
@@ -424,7 +473,7 @@ def _err() -> Console:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int, quiet: bool) -> Iterator[Callable[[float], None]]:
     """Show progress on stderr while a command runs; yields a function that advances it."""
     if quiet or not sys.stderr.isatty():
         yield lambda steps: None
@@ -469,6 +518,20 @@ def print_summary(rows: Sequence[dict[str, Any]], quiet: bool) -> None:
     _err().print(table)
 
 
+def print_agreement(figures: dict[str, Any]) -> None:
+    """Show on stdout how far two ways of running a model agree, one line a method."""
+    console = Console(highlight=False, soft_wrap=True, width=110)  # eleven columns
+    first, second = figures["ways"]
+    names = list(figures["summary"][0]["mean"])
+    table = Table("method", "maps", "same class", *names, box=None)
+    for row in figures["summary"]:
+        counts = (str(row["maps"]), str(row["same_class"]))
+        table.add_row(row["method"], *counts, *(f"{row['mean'][name]:.4f}" for name in names))
+        table.add_row("  worst", "", "", *(f"{row['worst'][name]:.4f}" for name in names))
+    console.print(table)
+    console.print(f"{first} against {second}; insertion and deletion: {second} less {first}, judged by {first}")
+
+
 def print_inspection(described: dict[str, Any]) -> None:
     """Show a model on stdout as short tables."""
     console = Console(highlight=False, soft_wrap=True)
@@ -497,7 +560,10 @@ def print_inspection(described: dict[str, Any]) -> None:
         console.print(f"GAP + linear head: cam works at {', '.join(described['linear_layers'])}")
     if described["tokens"] is not None:
         console.print(f"tokens at the default layer: {described['tokens']['said']}")
+    rows, space = described["masked"]["rows"], _short(described["masked"]["bytes"], "B")
+    console.print(f"masked forwards: {rows} a run, which take at most {space} on top of the opened model")
     if "operators" in described:
+        console.print(f"attention: {described['attention']['said']}")
         print_operators(console, described["operators"])
         print_work(console, described["work"], described["methods"])
 

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camrt.kernels import is_cupy
+
 from . import targets as target_table
+from .device import on_host
 from .limits import UNLIMITED, Limits
 from .scalars import settled
-from .session import Sessions
+from .session import Sessions, check_logits
 from .targets import Logit, Target
 
 __all__ = ["Evidence", "Question", "gather", "map_in_graph", "plain_column"]
@@ -120,10 +123,10 @@ class Evidence:
         Scores of the clean input.
     target : ndarray of int64, shape (N,)
         Class explained; -1 where the target is no single class.
-    values : ndarray of float32, shape (N,)
-        The target scalar itself.
+    values : ndarray of float32, shape (N,), or None
+        The target scalar itself; None where the logits have not been fetched from a device yet.
     names : tuple of str
-        What each target is, in words.
+        What each target is, in words; as `values`.
     acts : tuple of ndarray, shape (N, K, h, w)
         Activations, one entry a layer.
     grads : tuple of ndarray or None
@@ -140,7 +143,7 @@ class Evidence:
 
     logits: Array
     target: Array
-    values: Array
+    values: Array | None
     names: tuple[str, ...]
     acts: tuple[Array, ...]
     grads: tuple[Array, ...] | None
@@ -148,6 +151,36 @@ class Evidence:
     gradients_of: Callable[[Array, int], Array]
     column: Sequence[Target]
     named: dict[str, Array] = field(default_factory=dict)
+
+    def fetched(self, labels: Sequence[str]) -> Evidence:
+        """
+        Return what a result says of the batch, on the host.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Class names, or none.
+
+        Returns
+        -------
+        Evidence
+            With NumPy logits, targets and values; itself where they were there.
+
+        Raises
+        ------
+        NumericError
+            If the logits hold NaN or infinity.
+
+        Notes
+        -----
+        Cost: on a device, the wait for it and a copy of the logits.
+        """
+        if not is_cupy(self.logits):
+            return self
+        logits, target = on_host(self.logits), on_host(self.target)
+        check_logits(logits)
+        said = (self.values, self.names) if self.values is not None else _of_class(logits, target, labels)
+        return replace(self, logits=logits, target=target, values=said[0], names=said[1])
 
 
 def plain_column(columns: Sequence[Sequence[Target]]) -> list[Logit] | None:
@@ -245,8 +278,12 @@ def _asked(column: Sequence[Logit]) -> Array:
     return np.array([-1 if target.index is None else settled(target.index) for target in column], np.int64)
 
 
-def _of_class(logits: Array, target: Array, labels: Sequence[str]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    """Return the logit and the name of each image's class."""
+def _of_class(
+    logits: Array, target: Array, labels: Sequence[str]
+) -> tuple[npt.NDArray[np.float32] | None, tuple[str, ...]]:
+    """Return the logit and the name of each image's class; nothing where that would wait for a device."""
+    if is_cupy(logits):
+        return None, ()
     classes = target.tolist()
     values = np.array([row[index] for row, index in zip(logits, classes, strict=True)], np.float32)
     return values, tuple(target_table.class_name(index, labels) for index in classes)
@@ -270,7 +307,8 @@ def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
 
 def _from_features(question: Question, named: dict[str, Array], column: Sequence[Target], gradients: bool) -> Evidence:
     """Use activations that are there already; gradients come through the tail, or a run of their own."""
-    logits, seeder = named["logits"], _seeder(question, named)
+    logits, seeder = on_host(named["logits"]), _seeder(question, named)  # targets are worked out on the host
+    check_logits(logits)
     grads = None
     if gradients:
         grads = _propagate(question, named, target_table.seeds(column, logits).astype(logits.dtype, copy=False))
@@ -310,7 +348,7 @@ def _asker(question: Question, column: Sequence[Target], logits: Array) -> Calla
     """Return the callable that repeats the question for other inputs; the classes stay those of the clean input."""
 
     def gradients_at(x: Array, layer: int) -> tuple[Array, Array]:
-        pinned = target_table.pin(column, logits)
+        pinned = target_table.pin(column, on_host(logits))
         moved = x.astype(question.x.dtype, copy=False)  # methods compute half precision in single
         (found,) = gather(replace(question, x=moved), [pinned], gradients=True)
         if found.grads is None:

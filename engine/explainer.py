@@ -27,6 +27,7 @@ from camrt.kernels import is_cupy
 
 from . import targets as target_table
 from .anytime import Budget, draw_in_rounds
+from .device import on_host
 from .errors import InputError, LayerError, MethodError, TargetError
 from .evidence import Evidence, Question, gather, map_in_graph, plain_column
 from .explanation import Explanation
@@ -277,14 +278,17 @@ class Explainer:
         table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
         run = self._augmented if tta else self._columns
         chunks: list[list[_Column]] = []
-        with Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED as limits:
-            for start in range(0, len(x), self._batch):
-                rows = slice(start, start + self._batch)
+        limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
+        with limited as limits, self._sessions.place() as placed:
+            step = self._batch if budget is None else 1  # what a budget allows an image does not depend on its neighbours
+            for start in range(0, len(x), step):
+                rows = slice(start, start + step)
                 limits.check()
                 request = _Request(limits, budget, _within(progress, start, len(x[rows]), len(x)))
-                chunks.append(run(plan, request, x[rows], [list(column) for column in zip(*table[rows], strict=True)]))
+                made = run(plan, request, placed(x[rows]), [list(column) for column in zip(*table[rows], strict=True)])
+                chunks.append([self._fetched(plan, column) for column in made])
                 if progress is not None:
-                    progress(min(start + self._batch, len(x)), len(x))
+                    progress(min(start + step, len(x)), len(x))
         return self._result(plan, chunks, prepared.pictures, prepared.names, tta)
 
     def logits(self, images: Any) -> npt.NDArray[np.float32]:
@@ -510,16 +514,20 @@ class Explainer:
 
     def _hidden(self, plan: _Plan, x: Array) -> Array | None:
         """Return what a hidden pixel shows, broadcastable to a batch; None where that is zero."""
-        if plan.mask_space == "normalised":
-            return None
-        return self.preprocess.black.astype(x.dtype)
+        return None if plan.mask_space == "normalised" else self._black(x)
+
+    def _black(self, x: Array) -> Array:
+        """Return what a black pixel of the raw image becomes, broadcastable to a batch."""
+        shape = (1, 1, 1, -1) if self.preprocess.layout == "nhwc" else (1, -1, 1, 1)
+        values: Array = namespace(x).asarray(self.preprocess.black, dtype=x.dtype).reshape(shape)
+        return values
 
     def _planner(self, x: Array) -> Planner:
         """Return the stream that all masked forwards of inputs like these share."""
         key = (x.shape[1:], x.dtype.str, is_cupy(x))
         with self._opening:
             if key not in self._planners:
-                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self._chunk, self._sessions.lanes)
+                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self.chunk, self._sessions.lanes)
             return self._planners[key]
 
     def _run_masked(self, buffer: Array, limits: Limits) -> Array:
@@ -527,8 +535,15 @@ class Explainer:
         return self._sessions.run_unchecked("forward", (), {"x": buffer}, limits)["logits"]
 
     @cached_property
-    def _chunk(self) -> int:
-        """How many masked forwards go into one run."""
+    def chunk(self) -> int:
+        """
+        How many masked forwards go into one run.
+
+        Raises
+        ------
+        MemoryBoundError
+            If one does not fit the memory that `camrt.load` was allowed.
+        """
         wanted = self.manifest.batch or (CPU_BATCH if self._on_cpu else DEVICE_CHUNK)
         return chunk_of(wanted, ARENA * self.manifest.row_bytes, self._memory)
 
@@ -540,7 +555,7 @@ class Explainer:
         It is known before anything is run, and never above what `camrt.load` was allowed as ``memory``. Beside it, the
         logits of one batch's masks are kept: four bytes for each mask and class.
         """
-        return self._chunk * ARENA * self.manifest.row_bytes
+        return self.chunk * ARENA * self.manifest.row_bytes
 
     def _drawn(
         self, plan: _Plan, request: _Request, question: Question, evidence: Evidence, forwards: Forwards | None
@@ -560,6 +575,22 @@ class Explainer:
         if drawn.stability is not None:
             flags["stability"] = drawn.stability
         return replace(drawn.drawing, flags=flags)
+
+    def _fetched(self, plan: _Plan, column: _Column) -> _Column:
+        """Bring what a result holds to the host; this is where a device is waited for."""
+        if not is_cupy(column.heat):
+            return column
+        raws = tuple(on_host(raw) for raw in column.raws)
+        for raw, name in zip(raws, plan.names, strict=True):
+            check_finite(raw, plan.method.id, name)
+        return _Column(
+            column.evidence.fetched(self.labels),
+            raws,
+            on_host(column.heat),
+            on_host(column.degenerate),
+            {name: on_host(flag) for name, flag in column.flags.items()},
+            None if column.raw_input is None else on_host(column.raw_input),
+        )
 
     def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Column:
         """Let the graph make the raw map, and finish it."""
@@ -621,7 +652,7 @@ class Explainer:
             "piecewise": plan.layers[index].piecewise,
             "score_of": partial(score_of, evidence.column, evidence.logits),
             "hidden": self._hidden(plan, x),
-            "hidden_raw": self.preprocess.black.astype(x.dtype),
+            "hidden_raw": self._black(x),
             "tokens": layer.layout in ("tokens", "tokens_first"),
             **ways(question, evidence, index),
             **({} if forwards is None else forwards.offered(layer, evidence.named if len(plan.layers) == 1 else {})),
@@ -672,7 +703,7 @@ class Explainer:
         return Explanation(
             logits=_joined([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
             targets=join(lambda c: c.evidence.target),
-            values=join(lambda c: c.evidence.values),
+            values=join(lambda c: c.evidence.values),  # type: ignore[arg-type, return-value]
             labels=[row for chunk in chunks for row in zip(*(column.evidence.names for column in chunk), strict=True)],
             raw=raws[-1],
             layer_raws=dict(zip(plan.names, raws, strict=True)),
@@ -739,7 +770,7 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 def _ids(x: Array) -> npt.NDArray[np.uint64]:
     """Return a content hash of each image, so that seeded noise depends on the picture and not on its neighbours."""
-    digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in x]
+    digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in on_host(x)]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 

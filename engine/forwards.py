@@ -156,7 +156,7 @@ class Forwards:
         keys, deviation = self._keys(masks)
         wanted = np.array([[key is not None for key in row] for row in keys], bool).reshape(n, m)
         if masks.only is not None:
-            wanted &= masks.only
+            wanted &= _on_host(masks.only)
         chosen = self._chosen(wanted, deviation)
         answer = np.zeros((n, m, self._question.sessions.source.manifest.classes), np.float32)
         live = np.zeros((n, m), bool)

@@ -2,7 +2,7 @@
 One heatmap out of several layers.
 
 Maps of each layer go in, one heatmap and its flag come out. Some fusions join finished heatmaps (mean, max, product,
-nth-root); others join raw maps at the size of the largest layer, before the pipeline (layercam, largest-product).
+nth-root); others join raw maps at the size of the largest layer, before the pipeline (layercam, largest-product, polycam).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from camrt import kernels
 from .errors import MethodError, ShapeError
 from .methods.arrays import Array, namespace
 from .methods.layercam import fuse_layercam
+from .methods.polycam import fuse_polycam
 from .methods.refinecam import fuse_largest
 from .pipeline import Pipeline, Size
 
@@ -46,7 +47,7 @@ HEAT_FUSIONS: Mapping[str, Callable[[Sequence[Array]], Array]] = MappingProxyTyp
     {"mean": _mean, "max": _maximum, "product": _product, "nth-root": _nth_root}
 )
 RAW_FUSIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
-    {"layercam": fuse_layercam, "largest-product": fuse_largest}
+    {"layercam": fuse_layercam, "largest-product": fuse_largest, "polycam": fuse_polycam}
 )
 
 

@@ -11,10 +11,12 @@ In: an `Explainer`. Out: a dictionary that ``camrt inspect`` prints, or gives as
     linear_layers    where cam is defined
     tokens           of a token model's default layer: prefix, grid, channels, and a sentence
     twin             of a quantised model: how far its float twin is off (`camrt.export.verify.check_agreement`)
+    masked           rows of a run of masked forwards, and the bytes they take on top of the opened model
     verification     figures of the export, for a bundle
 
     of a raw model also, counted at the default layer:
     operators        by name: count, rule ("gradient", "no flow" or "none"), behind (how many lie behind the layer)
+    attention        how many blocks legrad finds, and a sentence: which, or why none
     work             `camrt.export.work.Work`: multiply-adds and bytes of one image
     methods          by id, where the layer allows it: cost in letters and numbers, multiply_adds, relative, bytes
 """
@@ -27,6 +29,7 @@ from typing import Any
 
 from camrt.export.manifest import Layer
 
+from .errors import LayerError
 from .explainer import Explainer
 
 __all__ = ["inspect_model"]
@@ -83,6 +86,7 @@ def inspect_model(explainer: Explainer, *, every_layer: bool = False) -> dict[st
         "linear_layers": list(manifest.linear_layers),
         "tokens": _tokens(next(layer for layer in explainer.layers if layer.default)),
         "twin": _twin(explainer),
+        "masked": {"rows": explainer.chunk, "bytes": explainer.chunk_memory},
         "verification": manifest.verification,
     }
     return {**described, **_counted(explainer)}
@@ -131,6 +135,7 @@ def _counted(explainer: Explainer) -> dict[str, Any]:
 
     from .estimate import estimates
     from .methods import METHODS
+    from .stages import stages_of
 
     layer = next(layer for layer in explainer.layers if layer.default)
     graph = classifier.model.graph
@@ -138,13 +143,31 @@ def _counted(explainer: Explainer) -> dict[str, Any]:
     needed = upstream(graph, [classifier.logits])  # beside a float twin stands the quantised model itself
     counts = Counter(op_key(node) for node in graph if any(value in needed for value in node.outputs))
     work = work_of(classifier, layer)
-    is_linear = layer.name in explainer.manifest.linear_layers
-    methods = {name: cost for name, cost in estimates(work).items() if is_linear or "head" not in METHODS[name].needs}
+    attention = _attention(classifier, layer)
+    lacking = set() if layer.name in explainer.manifest.linear_layers else {"head"}
+    lacking |= set() if attention["blocks"] else {"attention_of"}
+    stages = [item for item in explainer.layers if item.name in stages_of(explainer.layers)]
+    costs = estimates(work, [layer], stages)
+    methods = {name: cost for name, cost in costs.items() if not lacking & set(METHODS[name].needs)}
     return {
         "operators": {op: {"count": n, "rule": _rule(op), "behind": behind[op]} for op, n in counts.most_common()},
+        "attention": attention,
         "work": asdict(work),
         "methods": methods,
     }
+
+
+def _attention(classifier: Any, layer: Layer) -> dict[str, Any]:
+    """Say which blocks of attention a model has, or why legrad has none to read."""
+    from camrt.export.attention import find_blocks
+
+    try:
+        tower = find_blocks(classifier.model.graph, classifier.x, classifier.logits, layer)
+    except LayerError as error:
+        return {"blocks": 0, "said": str(error)}
+    count, tokens = len(tower.blocks), tower.prefix + tower.grid[0] * tower.grid[1]
+    said = f"legrad reads {count} block{'s' if count > 1 else ''} of attention between {tokens} tokens"
+    return {"blocks": count, "said": said}
 
 
 def _rule(op: str) -> str:

@@ -371,19 +371,6 @@ class Preprocess:
         levels: np.ndarray = (pixel - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
         return levels
 
-    @property
-    def black(self) -> np.ndarray:
-        """
-        What a black pixel becomes, ``-mean / std``.
-
-        Returns
-        -------
-        ndarray of float64, shape (1, C, 1, 1), or (1, 1, 1, C) for layout "nhwc"
-            One value a channel.
-        """
-        values: np.ndarray = -np.array(self.mean) / np.array(self.std)
-        return values.reshape((1, 1, 1, -1) if self.layout == "nhwc" else (1, -1, 1, 1))
-
     def _mean_colour(self) -> tuple[int, ...]:
         """Return the RGB colour that becomes 0 in the input, as nearly as a pixel can."""
         channels = [min(255, max(0, round(mean / self.scale))) for mean in self.mean]

@@ -2,8 +2,10 @@
 One ONNX Runtime session: a program on the providers that were asked for, and on no others.
 
 In: a `Program` and a provider list. Out: named arrays. ONNX Runtime falls back to the CPU silently when a provider
-cannot load; here that is an error, always (the providers of the finished session are compared with the request).
-Sessions are opened on first use and shared by all threads: ``run`` keeps no state of its own.
+cannot load; here that is an error, always (the providers of the finished session are compared with the request), and
+unless the CPU is among the providers asked for, so is a single node that would run there. Sessions are opened on first
+use and shared by all threads: ``run`` keeps no state of its own. The arrays given decide where a run's arrays lie:
+CuPy's stay on the device (`camrt.device`).
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +22,18 @@ import numpy as np
 import numpy.typing as npt
 
 from camrt.export.manifest import Program, Source
+from camrt.kernels import is_cupy
 
+from .device import Device, Port, preload
 from .errors import MissingExtraError, NumericError, ProviderError
 from .limits import UNLIMITED, Limits
-from .providers import Provider
+from .methods.arrays import namespace
+from .providers import CPU, CUDA, Provider
 
-__all__ = ["Session", "Sessions", "runtime"]
+__all__ = ["Session", "Sessions", "check_logits", "require", "runtime"]
 
 Array = npt.NDArray[Any]
+
 
 def runtime() -> Any:
     """
@@ -51,6 +58,31 @@ def runtime() -> Any:
     return onnxruntime
 
 
+def require(ort: Any, providers: tuple[Provider, ...]) -> None:
+    """
+    Refuse a provider that this ONNX Runtime does not have.
+
+    Parameters
+    ----------
+    ort : module
+        ``onnxruntime``.
+    providers : tuple of Provider
+        As asked for.
+
+    Raises
+    ------
+    ProviderError
+        If one is not among those available; the message lists them.
+    """
+    available = ort.get_available_providers()
+    lacking = [p.name for p in providers if p.name not in available]
+    if lacking:
+        raise ProviderError(
+            f"execution provider {lacking[0]} was asked for; this ONNX Runtime {ort.__version__} has "
+            f"{', '.join(available)}: install the extra that brings it (gpu, openvino), or ask for cpu"
+        )
+
+
 class Session:
     """
     A program, loaded.
@@ -63,6 +95,8 @@ class Session:
         As `camrt.providers.parse_providers` gives them.
     threads : int, optional
         Threads within one run; None leaves it to ONNX Runtime (the physical cores).
+    device : Device, optional
+        The device whose stream the CUDA provider works on; without it arrays go in and out through the host.
 
     Raises
     ------
@@ -72,16 +106,16 @@ class Session:
         If a provider that was asked for is not available or did not take the model.
     """
 
-    def __init__(self, program: Program, providers: tuple[Provider, ...], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        providers: tuple[Provider, ...],
+        threads: int | None = None,
+        device: Device | None = None,
+    ) -> None:
         ort = runtime()
         self.program = replace(program, model=b"")  # whoever opened it may let go of the weights
-        available = ort.get_available_providers()
-        lacking = [p.name for p in providers if p.name not in available]
-        if lacking:
-            raise ProviderError(
-                f"execution provider {lacking[0]} was asked for; this ONNX Runtime {ort.__version__} has "
-                f"{', '.join(available)}: install the extra that brings it (gpu, openvino), or ask for cpu"
-            )
+        require(ort, providers)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads is None else "0")
@@ -89,6 +123,9 @@ class Session:
             options.intra_op_num_threads = threads
         model = program.model if isinstance(program.model, bytes) else str(program.model)
         asked = [p.name for p in providers]
+        if CPU not in asked:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        on_device = {} if device is None else {CUDA: device.options}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the check below says the same as an error
@@ -96,7 +133,7 @@ class Session:
                     model,
                     options,
                     providers=asked,
-                    provider_options=[dict(p.options) for p in providers],
+                    provider_options=[{**p.options, **on_device.get(p.name, {})} for p in providers],
                     enable_fallback=0,
                 )
         except Exception as error:
@@ -109,6 +146,8 @@ class Session:
                 f"{missing[0]} was asked for, ONNX Runtime fell back to {', '.join(self.providers)}: its libraries do not "
                 "load here; install the extra that brings them (gpu, openvino), or ask for cpu"
             )
+        graphs = any(p.options.get("enable_cuda_graph", "0") not in ("0", "False") for p in providers)
+        self._port = None if device is None else Port(self._session, device, program.outputs, graphs=graphs)
 
     def run(self, feeds: Mapping[str, Array], limits: Limits = UNLIMITED) -> dict[str, Array]:
         """
@@ -117,14 +156,14 @@ class Session:
         Parameters
         ----------
         feeds : mapping of str to ndarray
-            Every input of the program, C-contiguous or not.
+            Every input of the program, C-contiguous or not. One on the device is enough to keep the outputs there.
         limits : Limits, optional
             What may end the run before it is done.
 
         Returns
         -------
         dict of str to ndarray
-            Every output, by name.
+            Every output, by name; on the device their numbers may still be on their way.
 
         Raises
         ------
@@ -134,8 +173,12 @@ class Session:
             If a limit was met.
         """
         limits.check()
-        given = {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs}
+        on_device = self._port is not None and any(is_cupy(feeds[name]) for name in self.program.inputs)
+        given = feeds if on_device else {name: np.ascontiguousarray(feeds[name]) for name in self.program.inputs}
         try:
+            if self._port is not None and on_device:
+                with limits.run_options(runtime().RunOptions()) as options:
+                    return self._port.run(given, options)
             if limits.can_stop:
                 with limits.run_options(runtime().RunOptions()) as options:
                     outputs = self._session.run(None, given, options)
@@ -175,8 +218,41 @@ class Sessions:
         self.providers = providers
         self.precision = precision
         self._threads = threads
+        self._device: Device | None = None
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
+
+    @property
+    def device(self) -> Device | None:
+        """The device that arrays may stay on from one run to the next; None where the first provider is not CUDA."""
+        first = self.providers[0]
+        if first.name != CUDA or self._device is not None:
+            return self._device
+        ort = runtime()
+        require(ort, self.providers)
+        with self._lock:
+            if self._device is None:
+                preload(ort)
+                self._device = Device(int(first.options.get("device_id", "0")))
+            return self._device
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[Array], Array]]:
+        """
+        Keep a request's arrays where its runs are.
+
+        Yields
+        ------
+        callable
+            Copies a batch to the device, whose stream is the thread's own while the context lasts; on the host it does
+            nothing.
+        """
+        device = self.device
+        if device is None:
+            yield lambda batch: batch
+            return
+        with device.current():
+            yield device.upload
 
     @property
     def lanes(self) -> int:
@@ -213,12 +289,8 @@ class Sessions:
             If a limit was met.
         """
         named = self.run_unchecked(kind, layers, feeds, limits)
-        logits = named.get("logits")
-        if logits is not None and not np.isfinite(logits).all():
-            bad = sorted({int(i) for i in np.argwhere(~np.isfinite(logits))[:, 0]})
-            raise NumericError(
-                f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range"
-            )
+        if "logits" in named and not is_cupy(named["logits"]):  # those are checked when they are fetched
+            check_logits(named["logits"])
         return named
 
     def run_unchecked(
@@ -253,10 +325,32 @@ class Sessions:
         found = self._open.get(key)
         if found is not None:
             return found
+        device = self.device
         with self._lock:
             if key not in self._open:
-                self._open[key] = Session(self.source.program(kind, layers), self.providers, self._threads)
+                self._open[key] = Session(self.source.program(kind, layers), self.providers, self._threads, device)
             return self._open[key]
+
+
+def check_logits(logits: Array) -> None:
+    """
+    Refuse logits that are not finite.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, C)
+        On the host.
+
+    Raises
+    ------
+    NumericError
+        If one is NaN or infinite; the message names the image.
+    """
+    if not np.isfinite(logits).all():
+        bad = sorted({int(i) for i in np.argwhere(~np.isfinite(logits))[:, 0]})
+        raise NumericError(
+            f"the model gives NaN or infinite logits for image {bad[0]}: check its weights and the input's range"
+        )
 
 
 def _run_chunks(session: Session, feeds: Mapping[str, Array], size: int, limits: Limits) -> dict[str, Array]:
@@ -267,4 +361,4 @@ def _run_chunks(session: Session, feeds: Mapping[str, Array], size: int, limits:
         rows = np.minimum(np.arange(start, start + size), n - 1)
         found = session.run({k: v[rows] for k, v in feeds.items()}, limits)
         pieces.append({k: v[: n - start] for k, v in found.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {name: namespace(whole).concatenate([piece[name] for piece in pieces]) for name, whole in pieces[0].items()}

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from camrt import kernels
 
 from .masks import Scored
 
-__all__ = ["GAUSSIAN", "MOST_ROWS", "Heads", "LinearHead", "Tail", "read_head", "rows_within"]
+__all__ = ["AGREES", "GAUSSIAN", "MOST_ROWS", "Heads", "LinearHead", "Tail", "read_head", "rows_within"]
 
 Array = npt.NDArray[Any]
 Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
@@ -37,7 +38,9 @@ Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 GAUSSIAN = np.outer([1, 2, 1], [1, 2, 1]) / 16  # ReciproCAM's neighbourhood
 MOST_ROWS = 128  # rows a run: VGG-16's tail takes 1.37 ms a row at 16, 0.79 at 64, 0.68 at 128, 0.64 at 256
 COPIES = 4  # bytes a row needs inside the tail, in multiples of what it is fed
-AGREES = 1e-5  # of the largest logit: float32's rounding in sums of some thousand terms
+AGREES: Mapping[str, float] = MappingProxyType(  # of the largest logit, by what the model is run in
+    {"float32": 1e-5, "twin": 1e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
+)  # float32: sums of some thousand terms; the others: ten times what a product's factors round by
 _CHECKED = (4, 2)  # channels and cells on which a closed form is compared with the tail
 
 
@@ -234,7 +237,7 @@ def rows_within(limit_bytes: int, acts: Array, contexts: Mapping[str, Array]) ->
 # linear heads ----------------------------------------------------------------------------------------------------
 
 
-def read_head(tail: Tail) -> LinearHead | None:
+def read_head(tail: Tail, precision: str = "float32") -> LinearHead | None:
     """
     Read the weights of a layer behind which the graph shows global average pooling and one linear layer.
 
@@ -245,6 +248,8 @@ def read_head(tail: Tail) -> LinearHead | None:
     ----------
     tail : Tail
         The layer of any batch, without a head.
+    precision : str, default "float32"
+        What the model is run in, as in `camrt.precision.arrange`.
 
     Returns
     -------
@@ -261,7 +266,7 @@ def read_head(tail: Tail) -> LinearHead | None:
     ((_, bias),) = blank._runs(np.zeros(1, np.int64), iter([blank.acts]))
     head = LinearHead(weight, bias[0])
     gap = _disagreement(replace(tail, acts=tail.acts[:1], logits=tail.logits[:1]), head)
-    if gap <= AGREES:
+    if gap <= AGREES[precision]:
         return head
     warnings.warn(
         f"the head behind this layer looks linear in the graph, but the closed form differs from its run by {gap:.1e} of "
@@ -294,8 +299,16 @@ def _largest(sizes: Array, count: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """The linear heads of one model, each read and checked the first time it is asked for."""
+    """
+    The linear heads of one model, each read and checked the first time it is asked for.
 
+    Attributes
+    ----------
+    precision : str
+        What the model is run in, as in `camrt.precision.arrange`.
+    """
+
+    precision: str = "float32"
     _known: dict[str, LinearHead | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -317,5 +330,5 @@ class Heads:
         """
         with self._lock:
             if layer not in self._known:
-                self._known[layer] = read_head(tail)
+                self._known[layer] = read_head(tail, self.precision)
             return self._known[layer]

@@ -8,7 +8,7 @@ there would make an empty map of every picture (METHODS.md, sections 4.3 and 4.4
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -17,9 +17,9 @@ from camrt.errors import LayerError
 
 from .load import Classifier
 from .manifest import Layer
-from .reach import Edge, Mask, bottlenecks, reaching
+from .reach import Edge, Mask, bottlenecks, chain, reaching
 
-__all__ = ["POOLS", "choose_default"]
+__all__ = ["POOLS", "choose_default", "joins"]
 
 POOLS = {"MaxPool", "AveragePool", "LpPool"}
 
@@ -66,8 +66,8 @@ def choose_default(classifier: Classifier, found: Mapping[ir.Value, Layer]) -> t
             "no position of any grid reaches the logits, so no map can be made: the scores read nothing of the image"
         )
     place = {value: i for i, value in enumerate(found)}
-    whole = [v for v in _chain(classifier.x, following) if v in streams]
-    nexts = {u: next((v for v in _chain(u, following) if v in streams), None) for u in streams if _joins(u)}
+    whole = [v for v in chain(classifier.x, following) if v in streams]
+    nexts = {u: next((v for v in chain(u, following) if v in streams), None) for u in streams if joins(u)}
     local = [v for u, v in nexts.items() if v is not None and found[v].grid == found[u].grid]
     chosen = whole[-1] if whole else list(streams)[-1]
     last = max(local, key=place.__getitem__, default=chosen)
@@ -93,8 +93,20 @@ def _cells(layer: Layer) -> int:
     return layer.grid[0] * layer.grid[1]
 
 
-def _joins(value: ir.Value) -> bool:
-    """Tell what runs from block to block: the sum of two computed tensors, or several put together."""
+def joins(value: ir.Value) -> bool:
+    """
+    Tell what runs from block to block.
+
+    Parameters
+    ----------
+    value : onnx_ir.Value
+        Any tensor.
+
+    Returns
+    -------
+    bool
+        True for the sum of two computed tensors, and for several put together.
+    """
     node = value.producer()
     return (
         node is not None
@@ -105,16 +117,9 @@ def _joins(value: ir.Value) -> bool:
 
 def _streams(layers: Mapping[ir.Value, Layer]) -> Mapping[ir.Value, Layer]:
     """Leave out projections inside a block of a token model: they are wider or narrower than its stream."""
-    widths = {(layer.grid, layer.channels) for v, layer in layers.items() if _joins(v)}
+    widths = {(layer.grid, layer.channels) for v, layer in layers.items() if joins(v)}
     kept = {v: k for v, k in layers.items() if not k.layout.startswith("tokens") or (k.grid, k.channels) in widths}
     return kept or layers
-
-
-def _chain(value: ir.Value, following: dict[ir.Value, ir.Value]) -> Iterator[ir.Value]:
-    """Yield the tensors that everything `value` tells the logits passes, in order."""
-    while value in following:
-        value = following[value]
-        yield value
 
 
 def _above_pooling(chosen: ir.Value, layers: Mapping[ir.Value, Layer], reason: str) -> tuple[ir.Value, str]:

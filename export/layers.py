@@ -29,7 +29,7 @@ from .vjp.emit import constant, dims
 __all__ = ["find", "is_channels_last", "is_global_average", "linear_layers", "resolve", "value_of"]
 
 AUTO_TORCHCAM = "torchcam-auto"  # torch-cam's rule: the last tensor with a grid, pooling included
-_MAX_PREFIX = 16  # class token, distillation token, registers
+MAX_PREFIX = 16  # class token, distillation token, registers
 _ON_SCORES = {"Softmax", "Mul", "Div", "Add", "Sub", "Where", "Cast"}  # between the two products of an attention
 _MOVES = {
     "Reshape",
@@ -318,7 +318,7 @@ class _Grids:
         return self._fit(reversed(self.seen), tokens) or self._fit(patches, tokens)
 
     def _fit(self, grids: Iterable[tuple[int, int]], tokens: int) -> tuple[tuple[int, int], int] | None:
-        allowed = range(_MAX_PREFIX + 1) if self.prefix is None else (self.prefix,)
+        allowed = range(MAX_PREFIX + 1) if self.prefix is None else (self.prefix,)
         fits = [((h, w), tokens - h * w) for h, w in grids if h * w > 1 and tokens - h * w in allowed]
         return min(fits, key=lambda fit: fit[1], default=None)
 

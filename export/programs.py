@@ -23,6 +23,8 @@ relevance         activations.0, context.j,      logits, relevance.0; relevance_
                   seed
 lift              activations.0, context.j,      logits, contributions.0 to the change from activations of zero
                   seed
+attention         x, seed                        logits, maps (N, 2, h, w) of the last two blocks' attention on the layer's
+                                                 grid; attention_all: of every block
 explained_<...>   x, target                      logits, heatmap (N, H, W): for runtimes without camrt
 ================  =============================  ==========================================================
 
@@ -40,8 +42,9 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from camrt.errors import LayerError, MissingRuleError
+from camrt.errors import LayerError, MethodError, MissingRuleError
 
+from .attention import block_maps, find_blocks
 from .backward import between, downstream, reads, sweep, upstream
 from .layers import is_channels_last, is_global_average, value_of
 from .load import Classifier
@@ -58,6 +61,8 @@ from .vjp.table import Rule
 
 __all__ = ["EXPLAINED", "KINDS", "ON_REQUEST", "WITHOUT_LAYER", "build", "context_of"]
 
+
+LAST_BLOCKS = 2  # those that LeGrad's official code reads
 
 _NO_FLOW = (
     "no gradient flows from the logits back to layer {!r} (only rounding or comparing operators lead there); choose "
@@ -362,6 +367,14 @@ def _evidence(draft: _Draft, row: InGraph, seed: ir.Value) -> list[dict[str, Any
     found: list[dict[str, Any]] = [{} for _ in draft.layers]
     if "full" in row.needs:
         found[0]["full"] = _full_gradient(draft, seed)
+    if "attention" in row.needs:
+        for layer, known in zip(draft.layers, found, strict=True):
+            known["attention"] = maps = _block_maps(draft, layer, seed)
+            if dims(maps)[1] != LAST_BLOCKS:
+                raise MethodError(
+                    f"the model has 1 block with attention between all tokens, and the last {LAST_BLOCKS} were asked for: "
+                    "run it by the engine with option blocks=-1"
+                )
     if "grads" in row.needs:
         for layer, value, g, known in zip(
             draft.layers,
@@ -575,6 +588,18 @@ def _lift(draft: _Draft) -> None:
     draft.outputs["contributions.0"] = described(e.Mul(draft.outputs["contributions.0"], acts), acts)
 
 
+def _block_maps(draft: _Draft, layer: Layer, seed: ir.Value, last: int | None = LAST_BLOCKS) -> ir.Value:
+    """Return the maps of blocks of attention on the grid of a layer."""
+    tower = find_blocks(draft.graph, draft.x, draft.logits, layer)
+    return block_maps(draft.emit, draft.graph, draft.logits, seed, tower, last)
+
+
+def _attention(draft: _Draft, last: int | None) -> None:
+    _begin_at_image(draft)
+    (layer,) = draft.layers
+    draft.outputs["maps"] = _block_maps(draft, layer, _seed_input(draft), last)
+
+
 KINDS: dict[str, Callable[[_Draft], None]] = {
     "forward": _forward,
     "features": _features,
@@ -592,6 +617,9 @@ ON_REQUEST: dict[str, Callable[[_Draft], None]] = {
     "relevance": partial(_relevance, rules=RELEVANCE),
     "relevance_bias": partial(_relevance, rules=RELEVANCE_BIAS),
     "lift": _lift,
+    "attention": partial(_attention, last=LAST_BLOCKS),
+    "attention_all": partial(_attention, last=None),
+    **{f"map_{method}": partial(_map, method=method) for method, row in MAPS.items() if "attention" in row.needs},
 }  # not every model has them, and a bundle holds them where they were asked for
 WITHOUT_LAYER = ("forward", "input_gradient", "guided_gradient", "bias_terms", "bias_gradients")
 EXPLAINED: dict[str, Callable[[_Draft], None]] = {

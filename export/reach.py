@@ -12,7 +12,7 @@ everything passes on its way to the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from .backward import reads
 from .shapes import BATCH
 from .vjp.emit import constant, dims
 
-__all__ = ["ALL", "Edge", "Mask", "bottlenecks", "reaching"]
+__all__ = ["ALL", "Edge", "Mask", "bottlenecks", "chain", "reaching"]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]  # broadcasts to the tensor's shape for one image
 Edge = tuple[ir.Node, int]  # a node and which of its inputs
@@ -104,6 +104,27 @@ def bottlenecks(graph: ir.Graph, logits: ir.Value, alive: Callable[[ir.Value, Ed
         if meet is not None:
             following[value], depth[value] = meet, depth[meet] + 1
     return following
+
+
+def chain(value: ir.Value, following: Mapping[ir.Value, ir.Value]) -> Iterator[ir.Value]:
+    """
+    Yield the tensors that everything one tensor tells the logits passes.
+
+    Parameters
+    ----------
+    value : onnx_ir.Value
+        Where to start; left out itself.
+    following : mapping of Value to Value
+        As `bottlenecks` gives it.
+
+    Yields
+    ------
+    onnx_ir.Value
+        Each in turn, up to the logits.
+    """
+    while value in following:
+        value = following[value]
+        yield value
 
 
 def _meet(a: ir.Value, b: ir.Value, following: dict[ir.Value, ir.Value], depth: dict[ir.Value, int]) -> ir.Value:

@@ -64,7 +64,7 @@ def export(
         programs each and one for all together.
     kinds : iterable of str, optional
         Which programs: all of `camrt.export.programs.KINDS` unless told otherwise, without ``input_gradient`` where
-        the model takes whole numbers; those of `ON_REQUEST`, for guided gradients, relevance, DeepLIFT and FullGrad,
+        the model takes whole numbers; those of `ON_REQUEST`, for guided gradients, relevance, DeepLIFT, FullGrad and LeGrad,
         only when they are named.
     also : iterable of str
         More programs beside `kinds`, or beside the usual ones.
@@ -146,7 +146,7 @@ def _plan(kinds: Iterable[str], layers: Sequence[str]) -> list[tuple[str, tuple[
             plan.append((kind, ()))
             continue
         plan += [(kind, (layer,)) for layer in layers]
-        if len(layers) > 1 and not kind.startswith(("tail", "map_", "relevance", "lift")):
+        if len(layers) > 1 and not kind.startswith(("tail", "map_", "relevance", "lift", "attention")):
             plan.append((kind, tuple(layers)))
     return plan
 

@@ -16,6 +16,7 @@ The order of operations is the same on both sides, so NumPy and CUDA give the sa
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias, get_args
@@ -35,6 +36,7 @@ NoiseOn: TypeAlias = Literal["mask", "input"]
 
 COLUMNS, ROWS = 32, 16  # threads a block, which owns one row; masking.cu has them too
 PIXELS = ("float16", "float32", "float64", "uint8")
+KEPT_BYTES = 16 * 2**20  # four planes of 1024 x 1024 in float32; larger ones are given back after each call
 FILL_MASKS = Kernel("masking", "fill_masks", (COLUMNS, ROWS))
 
 
@@ -133,9 +135,11 @@ def fill_masks(
     pixels are that sample the NaN.
 
     Everything is computed in float32, or in float64 if `out` or `maps` is, and rounded once at the end. A row does
-    not depend on its neighbours, to the bit. Beyond `out` the host needs four planes of (H, W). Cost: ``H*W``
-    interpolations and ``C*H*W`` multiplications a row. On the GPU one launch, a block a row, which samples the map
-    twice and keeps nothing; no host synchronisation, except for uint8.
+    not depend on its neighbours, to the bit. Beyond `out` the host needs four planes of (H, W), which a thread keeps
+    for its next call, up to 16 MB.
+
+    Cost: ``H*W`` interpolations and ``C*H*W`` multiplications a row. On the GPU one launch, a block a row, which
+    samples the map twice and keeps nothing; no host synchronisation, except for uint8.
 
     References
     ----------
@@ -246,7 +250,7 @@ def _on_numpy(out: Array, images: Array, which: Array, maps: Array, recipe: _Rec
     noise_of = np.zeros(len(out), np.int64) if recipe.noise_of is None else recipe.noise_of
     size = targets.shape[2:]
     samples = Samples.of(maps.shape[1:], size, recipe.align, dtype)
-    mask, rest, value, spare = (np.empty(size, dtype) for _ in range(4))
+    mask, rest, value, spare = _SCRATCH.planes(size, dtype)
     constant = np.zeros(len(out), bool)
     with np.errstate(invalid="ignore", over="ignore"):  # the non-finite cases end as NaN, on purpose
         for row, image in enumerate(which):
@@ -265,6 +269,23 @@ def _on_numpy(out: Array, images: Array, which: Array, maps: Array, recipe: _Rec
                 if masked is value:
                     target[:] = value if target.dtype.kind == "f" else np.rint(value, out=value).clip(0, 255, out=value)
     return constant
+
+
+class _Scratch(threading.local):
+    """Planes that each thread uses again: to have fresh ones mapped for every chunk takes longer than to fill them."""
+
+    kept: Array | None = None
+
+    def planes(self, size: tuple[int, ...], dtype: DType) -> Array:
+        """Return four planes with arbitrary content."""
+        if self.kept is not None and self.kept.shape[1:] == size and self.kept.dtype == dtype:
+            return self.kept
+        planes = np.empty((4, *size), dtype)
+        self.kept = planes if planes.nbytes <= KEPT_BYTES else None
+        return planes
+
+
+_SCRATCH = _Scratch()
 
 
 def _make_mask(mask: Array, spare: Array, values: Array, samples: tuple[Samples, Samples], recipe: _Recipe) -> bool:

@@ -18,7 +18,18 @@ from .finish import resized, scaled
 from .table import Drawn, in_graph
 from .weighting import combined, is_uniform, total, weighted
 
-__all__ = ["cam", "elementwisecam", "fullgrad", "gradcam", "gradcampp", "hirescam", "layercam", "liftcam", "xgradcam"]
+__all__ = [
+    "cam",
+    "elementwisecam",
+    "fullgrad",
+    "gradcam",
+    "gradcampp",
+    "hirescam",
+    "layercam",
+    "legrad",
+    "liftcam",
+    "xgradcam",
+]
 
 CANCELS = 4e-6  # of gradcampp's denominator: a millionth of its two terms, which both have size 2 where they cancel
 
@@ -84,6 +95,12 @@ def xgradcam(e: Emit, acts: ir.Value, grads: ir.Value) -> Drawn:
 def fullgrad(e: Emit, full: Sequence[ir.Value], size: tuple[int, int]) -> ir.Value:
     """Sum of psi(x dT/dx) and psi(b dT/dz); psi: absolute value, min-max of the tensor, resize (Srinivas 2019, eq. 6)."""
     return reduce(e.Add, [_scaled_whole(e, term, size) for term in full])
+
+
+@in_graph("legrad", "official", needs=("attention",))
+def legrad(e: Emit, attention: ir.Value) -> ir.Value:
+    """Sum over blocks of the mean over heads and queries of ReLU(d s^l / d A^l) (Bousselham 2024)."""
+    return e.ReduceSum(attention, e.const([1]), keepdims=0)
 
 
 def _scaled_whole(e: Emit, term: ir.Value, size: tuple[int, int]) -> ir.Value:

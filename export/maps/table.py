@@ -31,7 +31,8 @@ class InGraph:
         The method's default variant, which this is.
     needs : tuple of str
         Any of ``acts``, ``grads`` (what comes back to the layer), ``full`` (a list: image times gradient, and bias times
-        gradient of every tensor with a grid) and ``size``, the (H, W) of the image.
+        gradient of every tensor with a grid), ``attention`` (the map (N, h, w) of each of the last blocks, stacked on axis
+        1) and ``size``, the (H, W) of the image.
     gives : {"map", "heatmap"}
         A raw map, or a finished heatmap (N, H, W).
     at_image : bool

@@ -17,14 +17,14 @@ import onnx_ir as ir
 
 from .conv import transposed
 from .emit import Emit, described, dims
-from .gate import scale, sign, stops_at
+from .gate import scale, sign
 from .known import size_of
+from .maxima import to_first_maxima
 from .table import vjp
-from .window import FAR, Window, extend, interleave, read_window, spatial_slice, static_sizes
+from .window import FAR, Window, extend, interleave, read_window, repeat, spatial_slice, static_sizes
 
 __all__ = ["pool_before_relu"]
 
-BLOCKED = {"BatchNormalization", "Clip", "Conv", "MaxPool", "Relu"}  # what ONNX Runtime computes in its blocked layout
 MANY_TAPS = 10  # so large windows are undone axis by axis: 5 + 5 taps in place of 25
 MANY_DENSE_TAPS = 5  # the same where pooling over the later axes alone leaves no more than the output
 
@@ -35,7 +35,8 @@ def max_pool(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
     window = _window(node)
-    return (_to_first_maxima(e, x, y, g, window, _rounds_up(node)),)
+    dx = to_first_maxima(e, x, y, g, window) if len(window.kernel) == 2 else None
+    return (_axis_by_axis(e, x, y, g, window, _rounds_up(node)) if dx is None else dx,)
 
 
 def _window(node: ir.Node) -> Window:
@@ -49,7 +50,7 @@ def _rounds_up(node: ir.Node) -> bool:
     return bool(node.attributes.get_int("ceil_mode", 0)) and not same
 
 
-def _to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Window, ceil: bool) -> ir.Value:
+def _axis_by_axis(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Window, ceil: bool) -> ir.Value:
     """
     Return the cotangent of `x` where `y` is its maximum over `window`.
 
@@ -73,7 +74,7 @@ def _to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Win
     )
     between.shape = ir.Shape([*dims(x)[:2], *inner.counts])
     g = _to_first_taps(e, between, y, g, window.along(wide[:1], counted=others))
-    return _to_first_maxima(e, x, between, g, inner, ceil)
+    return _axis_by_axis(e, x, between, g, inner, ceil)
 
 
 def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Window) -> ir.Value:
@@ -91,11 +92,7 @@ def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Windo
     rows = zip(sizes, window.strides, window.sizes, window.begins, strict=True)
     ends = [size * s - n - b for size, s, n, b in rows]
     lowest = float(np.finfo(e.numpy_dtype(x)).min)  # finite: an image of -inf must not find its maximum in the padding
-    if _can_pick(g, x, y, window, ends):
-        needed = {tuple(r for _, r in tap) for tap in list(product(*places))[:-1]}
-        phases = {phase: _picked(e, x, phase, sizes, window) for phase in sorted(needed)}
-    else:
-        phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
+    phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
     taken: dict[tuple[int, ...], list[ir.Value]] = {}
     kind = ir.DataType.from_numpy(e.numpy_dtype(g))
     taps = list(product(*places))
@@ -134,46 +131,6 @@ def _split(e: Emit, x: ir.Value, like: ir.Value, window: Window) -> dict[tuple[i
         return dict(zip(everywhere, e.node("Split", [blocks, sizes], {"axis": 1}, len(everywhere)), strict=True))
     far = [FAR] * len(strides)
     return {phase: spatial_slice(e, x, phase, far, strides) for phase in everywhere}
-
-
-def _can_pick(g: ir.Value, x: ir.Value, y: ir.Value, window: Window, ends: Sequence[int]) -> bool:
-    """
-    Return whether `_picked` gives what `_split` does: every number finite, and no maximum equal to a zero of the padding.
-
-    A maximum of zero or less does not matter where Relu follows the pool: no cotangent passes there.
-    """
-    source, channels = x.producer(), dims(y)[1]
-    inside = source is not None and source.op_type in BLOCKED and isinstance(channels, int)
-    padded = any(window.begins) or any(end > 0 for end in ends)
-    return inside and len(window.kernel) == 2 and prod(window.strides) > 1 and (not padded or stops_at(g, y))
-
-
-def _picked(e: Emit, x: ir.Value, phase: Sequence[int], sizes: Sequence[int], window: Window) -> ir.Value:
-    """
-    Return one phase of `x`, padded with zeros, by a strided depthwise Conv of a one-hot kernel.
-
-    It reads ONNX Runtime's blocked layout, where SpaceToDepth and Slice would leave it.
-    """
-    channels = int(dims(x)[1])
-    kernel: list[int] = []
-    hot, begins, ends = [], [], []
-    for r, n, s, o, b in zip(phase, window.sizes, window.strides, sizes, window.begins, strict=True):
-        begin, at = max(0, b - r), max(0, r - b)
-        length = max(at + 1, n + begin - s * o + 1)  # so long that there are no more than o windows
-        kernel.append(length)
-        hot.append(at)
-        begins.append(begin)
-        ends.append(max(0, s * (o - 1) + length - n - begin))
-    weights = np.zeros((channels, 1, *kernel), e.numpy_dtype(x))
-    weights[:, :, hot[0], hot[1]] = 1
-    return e.Conv(
-        x,
-        e.const(weights, "pick"),
-        group=channels,
-        strides=window.strides,
-        pads=[*begins, *ends],
-        kernel_shape=kernel,
-    )
 
 
 def pool_before_relu(graph: ir.Graph) -> None:
@@ -231,15 +188,7 @@ def _spread(e: Emit, node: ir.Node, g: ir.Value, window: Window, weight: float) 
     y, rank = node.outputs[0], len(window.kernel)
     simple = all(d == 1 or k == 1 for k, d in zip(window.kernel, window.dilations, strict=True))
     if simple and window.kernel == window.strides and not any(window.begins):
-        factors = e.const(np.array([1, 1, *window.strides], np.float32), "factors")
-        g = e.Resize(
-            scale(e, g, weight, y),
-            None,
-            factors,
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        )
+        g = repeat(e, scale(e, g, weight, y), window.strides)
         return extend(e, g, [0] * rank, [-more for more in window.surplus])
     if simple and all(s == 1 for s in window.strides):
         begins = [k - 1 - b for k, b in zip(window.kernel, window.begins, strict=True)]
@@ -286,8 +235,8 @@ def _norm_share(e: Emit, x: ir.Value, g: ir.Value, p: int) -> ir.Value:
 @vjp("GlobalAveragePool")
 def global_average_pool(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]:
     """y = mean over all positions of x  =>  dx = g / count everywhere."""
-    sizes = _positions(node)
-    return (e.Expand(scale(e, g, 1.0 / prod(sizes), node.outputs[0]), e.const([1, 1, *sizes])),)
+    y, sizes = node.outputs[0], _positions(node)
+    return (e.Expand(described(scale(e, g, 1.0 / prod(sizes), y), y), e.const([1, 1, *sizes])),)
 
 
 @vjp("GlobalMaxPool")

@@ -40,6 +40,7 @@ class _Reduction:
         shape = dims(self.x)
         if not self.axes:
             return g
+        g.shape = ir.Shape([1 if axis in self.axes else d for axis, d in enumerate(shape)])
         if any(isinstance(shape[axis], str) for axis in self.axes):
             return e.Expand(g, e.shape_of(self.x))
         target = [d if axis in self.axes and isinstance(d, int) else 1 for axis, d in enumerate(shape)]

@@ -8,7 +8,7 @@ thread. These forms hold the same sums; each was measured against ConvTranspose 
 form         what it does                                                        chosen for
 ===========  ==================================================================  ================================
 stuffed      zeros between the elements of g, then one Conv of stride 1          depthwise kernels, and 1x1
-together     one Conv with a channel for each phase of the input's grid          few input channels: a stem
+together     one Conv with channels for the phases of blocks of the input        few input channels: a stem
 apart        one Conv for each phase of the input's grid                         dense kernels of stride 2
 ===========  ==================================================================  ================================
 
@@ -23,6 +23,8 @@ Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -31,13 +33,15 @@ import numpy as np
 import onnx_ir as ir
 
 from .emit import Emit, dims
-from .window import FAR, Window, extend, interleave, spatial_slice
+from .window import FAR, Window, extend, interleave, repeat, spatial_slice, weave_blocks
 
 __all__ = ["correlated", "without_transpose"]
 
 Array = np.ndarray[Any, Any]
 
 BLOCK = 16  # channels that the widest registers hold; fewer are computed as so many, and below it nothing is gained
+ALONE = 1.35  # a product costs so much more where a convolution has one block of output channels: nothing is read twice
+BLOCKS = (2, 4)  # sides of the blocks whose phases are computed together
 APART = 4  # phases; patches of 4x4 and more are one product whose columns do not overlap
 
 
@@ -80,7 +84,7 @@ def without_transpose(e: Emit, g: ir.Value, w: Array, window: Window, groups: in
         return None
     close = max(window.dilations) == 1 and all(k >= s for k, s in zip(window.kernel, window.strides, strict=True))
     if groups == 1 and len(w) >= BLOCK and close and _few(w, window):
-        return _together(e, g, w, window)
+        return _together(e, g, w, window, min(BLOCKS, key=partial(_work, w, window)))
     if prod(window.strides) == 1:
         return None
     if prod(window.kernel) == 1:
@@ -97,6 +101,13 @@ def without_transpose(e: Emit, g: ir.Value, w: Array, window: Window, groups: in
 def _few(w: Array, window: Window) -> bool:
     """Return whether the phases of a 2x2 block, at strides up to 2, fit into one block of channels, and save work."""
     return 4 * w.shape[1] <= BLOCK and max(window.strides) <= 2 and min(window.kernel) > 1
+
+
+def _work(w: Array, window: Window, side: int) -> float:
+    """Return the products that `_together` takes for an element of its input, by blocks of `side` x `side`."""
+    reach = [-(-(k + side - s) // s) for k, s in zip(window.kernel, window.strides, strict=True)]
+    channels = side * side * w.shape[1]
+    return prod(reach) * -(-channels // BLOCK) * BLOCK / side**2 * (1 if channels > BLOCK else ALONE)
 
 
 def _conv(
@@ -122,8 +133,7 @@ def _stuffed(e: Emit, g: ir.Value, window: Window) -> ir.Value:
     """
     batch, channels, *_ = dims(g)
     sizes = [o * s for o, s in zip(window.counts, window.strides, strict=True)]
-    factors = e.const(np.array([1, 1, *window.strides], np.float32), "factors")
-    wide = e.Resize(g, None, factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    wide = repeat(e, g, window.strides)
     first = np.zeros((1, 1, *sizes), e.numpy_dtype(g))
     first[:, :, :: window.strides[0], :: window.strides[1]] = 1
     shape = e.Concat(e.batch_of(g), e.const([1, 1, 1]), axis=0)
@@ -156,35 +166,38 @@ def _apart(e: Emit, g: ir.Value, w: Array, window: Window) -> ir.Value:
         ends = [n - o + axis[-1][0] for n, o, axis in zip(sizes, window.counts, taps, strict=True)]
         kernel = _chosen(w, taps).swapaxes(0, 1)
         parts[phase] = _conv(e, g, kernel, "phase", begins, ends)
-    return _woven(e, parts, sizes, window.strides, window)
+    channels = w.shape[1]
+    if channels % BLOCK:
+        return _cropped(e, interleave(e, parts, sizes, window.strides), sizes, window)
+    return _cropped(e, weave_blocks(e, parts, sizes, window.strides, channels), sizes, window)
 
 
-def _together(e: Emit, g: ir.Value, w: Array, window: Window) -> ir.Value:
-    """Return the gradient woven from one Conv whose output channels are the phases of 2x2 blocks, one after another."""
-    block, channels = (2, 2), w.shape[1]
-    sizes = [-(-n // 2) for n in window.sizes]
-    phases = list(product(range(2), range(2)))
+def _together(e: Emit, g: ir.Value, w: Array, window: Window, side: int) -> ir.Value:
+    """Return the gradient woven from one Conv whose output channels are the phases of blocks, columns outermost."""
+    channels, sizes = w.shape[1], [-(-n // side) for n in window.sizes]
+    block = replace(window, strides=(side, side))
+    phases = list(product(range(side), range(side)))
     taps = {phase: _taps(window, phase) for phase in phases}
     firsts = [min(axes[i][0][0] for axes in taps.values()) for i in range(2)]
     lasts = [max(axes[i][-1][0] for axes in taps.values()) for i in range(2)]
     extents = [last - first + 1 for first, last in zip(firsts, lasts, strict=True)]
-    kernel = np.zeros((4, channels, len(w), *extents), w.dtype)
-    for index, phase in enumerate(phases):
-        for (u, i), (v, j) in product(*taps[phase]):
-            kernel[index, :, :, u - firsts[0], v - firsts[1]] = w[:, :, i, j].T
-    steps = [2 // s for s in window.strides]
+    kernel = np.zeros((side, side, channels, len(w), *extents), w.dtype)
+    for row, column in phases:
+        for (u, i), (v, j) in product(*taps[row, column]):
+            kernel[column, row, :, :, u - firsts[0], v - firsts[1]] = w[:, :, i, j].T
+    steps = [side // s for s in window.strides]
     rows = zip(sizes, steps, window.counts, lasts, strict=True)
     ends = [(n - 1) * step - (o - 1) + last for n, step, o, last in rows]
-    merged = kernel.reshape(4 * channels, len(w), *extents)
+    merged = kernel.reshape(-1, len(w), *extents)
     made = _conv(e, g, merged, "phases", [-first for first in firsts], ends, strides=steps)
-    parts = e.node("Split", [made, e.const([channels] * 4)], {"axis": 1}, 4)
-    return _woven(e, dict(zip(phases, parts, strict=True)), sizes, block, window)
+    columns = e.node("Split", [made, e.const([side * channels] * side)], {"axis": 1}, side)
+    h, wide = sizes[0], sizes[1] * side
+    lines = e.Concat(*(e.Unsqueeze(column, e.const([4])) for column in columns), axis=4)
+    lines = e.Transpose(e.Reshape(lines, e.const([0, side, channels, h, wide])), perm=[0, 2, 3, 1, 4])
+    return _cropped(e, e.Reshape(lines, e.const([0, channels, h * side, wide])), sizes, block)
 
 
-def _woven(
-    e: Emit, parts: dict[tuple[int, ...], ir.Value], sizes: Sequence[int], block: Sequence[int], window: Window
-) -> ir.Value:
-    """Interleave the phases and crop to the input's size."""
-    dx = interleave(e, parts, sizes, block)
-    ends = [n if n < size * s else FAR for n, size, s in zip(window.sizes, sizes, block, strict=True)]
-    return spatial_slice(e, dx, [0] * len(ends), ends)
+def _cropped(e: Emit, dx: ir.Value, sizes: Sequence[int], window: Window) -> ir.Value:
+    """Crop what was woven from phases of `sizes` to the input's size."""
+    rows = zip(window.sizes, sizes, window.strides, strict=True)
+    return spatial_slice(e, dx, [0, 0], [n if n < size * s else FAR for n, size, s in rows])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from camrt.commands import app, find_pictures, read_ends, read_options
+from camrt.commands import app, find_pictures, read_ends, read_options, read_ways
 from camrt.errors import ImageError, InputError, MethodError, ModelError
 from tests.export import integers
 from tests.export.onnx_text import CONV, HEAD, tokens
@@ -82,6 +82,55 @@ def test_inspect_says_that_a_model_is_quantised_and_how_its_twin_agrees(tmp_path
     assert "quantised (QuantizeLinear 1, DequantizeLinear 1): logits are its own, gradients its float twin's" in said
     assert re.search(r"the twin's logits behind \w+ differ by 0.00% of their spread, at most 0.00%", said)
     assert said.count("top-1 agrees on 100% of 8 noise inputs") == 2
+
+
+def test_two_ways_of_running_a_model_are_read() -> None:
+    assert read_ways(None, None, False, "cuda,cpu") == [("", "cuda,cpu", "float32")]
+    assert read_ways(("float32", "float16"), None, False, "cpu") == [
+        ("float32", "cpu", "float32"), ("float16", "cpu", "float16"),
+    ]  # fmt: skip
+    assert read_ways(None, ("cpu", "cuda"), False, "cpu") == [("cpu", "cpu", "float32"), ("cuda", "cuda", "float32")]
+    assert read_ways(("float32", "bfloat16"), ("cpu", "openvino"), False, "cpu") == [
+        ("cpu float32", "cpu", "float32"), ("openvino bfloat16", "openvino", "bfloat16"),
+    ]  # fmt: skip
+    assert read_ways(None, None, True, "cpu") == [("quantised", "cpu", "float32"), ("twin", "cpu", "twin")]
+    for given in ((("float32", "float32"), None, False), (None, ("cpu", "cpu"), False), (("float16", "twin"), None, True)):
+        with pytest.raises(InputError, match=r"two different ways|give one of them"):
+            read_ways(*given, "cpu")
+
+
+def test_two_precisions_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(tiny_text())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "p.png")
+    asked = ["compare", str(tmp_path / "p.png"), "-m", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "out")]
+    asked += ["--methods", "gradcam", "--precision", "float32", "float16", "--steps", "4"]
+    said = json.loads(CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False).stdout)
+    assert said["ways"] == ["float32", "float16"]
+    (row,) = said["results"]
+    assert 0.999 < row["cosine"] <= 1 + 1e-12
+    assert 0 < row["largest"] < 0.02
+    assert row["insertion"] == row["insertion_areas"][1] - row["insertion_areas"][0]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False).stdout
+    assert re.search(r"gradcam +1 +1 +1\.0000|gradcam +1 +1 +0\.999", shown)
+    assert "float32 against float16; insertion and deletion: float16 less float32, judged by float32" in shown
+    assert all(Path(path).is_file() and path in shown for path in said["files"])
+
+
+def test_a_quantised_model_is_compared_with_its_twin(tmp_path: Path) -> None:
+    (tmp_path / "q.onnx").write_bytes(integers.quantised(f"{integers.STEM} r = Identity(q) {integers.HEAD}", {}))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "p.png")
+    asked = ["compare", str(tmp_path / "p.png"), "-m", str(tmp_path / "q.onnx"), "-o", str(tmp_path / "out")]
+    said = json.loads(
+        CliRunner().invoke(app, [*asked, "--methods", "gradcam", "--twin", "--json"], catch_exceptions=False).stdout
+    )
+    assert said["ways"] == ["quantised", "twin"]
+    assert 0.9 < said["results"][0]["cosine"] < 1
+    assert said["results"][0]["largest"] > 1e-4
+
+
+def test_steps_without_two_ways_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--steps belongs to two ways"):
+        CliRunner().invoke(app, ["compare", "p.png", "-m", "m.onnx", "--steps", "4"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("command", ["inspect", "explain", "compare", "export"])

@@ -10,7 +10,8 @@ import pytest
 
 from camrt.evidence import Question, gather
 from camrt.export.live import open_model
-from camrt.session import Sessions, parse_providers
+from camrt.providers import parse_providers
+from camrt.session import Sessions
 from camrt.targets import Logit, LogProbability, pin
 from tests import tiny
 

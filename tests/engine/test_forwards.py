@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -246,3 +247,62 @@ def test_a_deadline_ends_a_call_and_leaves_the_explainer_usable() -> None:
         explainer.explain(x, method="rise", options={"n": 1_000_000}, timeout=0.05)
     again = explainer.explain(x, method="rise", options={"n": 64})
     assert_array_equal(again.heatmaps, want.heatmaps)
+
+
+def test_cancelling_ends_a_call_within_one_chunk_and_leaves_the_explainer_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer, x, switch = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(1), Cancellation()
+    want = explainer.explain(x, method="rise", options={"n": 64})
+    rows = 0
+    run = explainer._sessions.run_unchecked
+
+    def counting(kind: str, layers: Any, feeds: dict[str, Any], limits: Any) -> Any:
+        nonlocal rows
+        rows += len(feeds["x"])
+        if rows > 20:
+            switch.cancel()
+        return run(kind, layers, feeds, limits)
+
+    monkeypatch.setattr(explainer._sessions, "run_unchecked", counting)
+    with pytest.raises(CancelledError):
+        explainer.explain(x, method="rise", options={"n": 4000}, cancel=switch)
+    assert rows <= 20 + 2 * explainer.chunk
+    again = explainer.explain(x, method="rise", options={"n": 64})
+    assert_array_equal(again.heatmaps, want.heatmaps)
+
+
+def test_threads_that_ask_different_methods_get_what_each_gets_alone() -> None:
+    explainer = camrt.load(tiny.mlp(), preprocess="half")
+    x = tiny.images(4)
+    methods = ("scorecam", "fasterscorecam", "groupcam", "iscam", "ablationcam", "reciprocam", "polycam", "occlusion")
+    asked = [(method, i, [None, (i + 1) % tiny.CLASSES]) for method in methods for i in range(4)]
+
+    def ask(case: tuple[str, int, Any]) -> Array:
+        method, image, target = case
+        return explainer.explain(x[image][None], method=method, target=target).raw
+
+    alone = [ask(case) for case in asked]
+    with ThreadPoolExecutor(16) as pool:
+        for want, got in zip(alone * 3, pool.map(ask, asked * 3), strict=True):
+            assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "reciprocam", "rise", "occlusion", "polycam"])
+def test_five_targets_run_the_model_as_often_as_one(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(2)
+    rows: list[int] = []
+    run = explainer._sessions.run_unchecked
+
+    def counting(kind: str, layers: Any, feeds: dict[str, Any], limits: Any) -> Any:
+        rows[-1] += len(feeds["x" if "x" in feeds else "activations.0"])
+        return run(kind, layers, feeds, limits)
+
+    monkeypatch.setattr(explainer._sessions, "run_unchecked", counting)
+    options = {"n": 50} if method == "rise" else None
+    rows.append(0)
+    explainer.explain(x, method=method, target=2, options=options)
+    rows.append(0)
+    together = explainer.explain(x, method=method, target=[0, 1, 2, 3, 4], options=options)
+    assert rows[0] == rows[1]
+    for target in range(5):
+        single = explainer.explain(x, method=method, target=target, options=options)
+        assert_allclose(single.raw[:, 0], together.raw[:, target], rtol=1e-5, atol=1e-6)

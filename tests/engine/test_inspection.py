@@ -82,6 +82,15 @@ def test_cam_has_a_cost_only_where_its_head_is_linear() -> None:
     assert listed[1] < listed[0]
 
 
+def test_attention_is_counted_or_its_absence_explained() -> None:
+    told, none = inspect_model(camrt.load(tokens(3), preprocess="half")), inspect_model(camrt.load(tiny.gap()))
+    assert told["attention"] == {"blocks": 3, "said": "legrad reads 3 blocks of attention between 17 tokens"}
+    assert none["attention"]["blocks"] == 0
+    assert "this model has none" in none["attention"]["said"]
+    assert "legrad" in told["methods"]
+    assert "legrad" not in none["methods"]
+
+
 def test_the_keys_are_the_documented_ones() -> None:
     documented = set(re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*)  ", inspection.__doc__ or "", re.MULTILINE))
     names = {name for group in documented for name in group.split(", ")}
@@ -91,7 +100,7 @@ def test_the_keys_are_the_documented_ones() -> None:
 def test_a_bundle_tells_the_same_except_operators(tmp_path: Path) -> None:
     export(tiny.gap(), tmp_path / "b")
     told, want = inspect_model(camrt.load(tmp_path / "b")), inspect_model(camrt.load(tiny.gap()))
-    assert not {"operators", "work", "methods"} & set(told)
+    assert not {"operators", "attention", "work", "methods"} & set(told)
     assert told["tokens"] == want["tokens"]
     assert told["layers"] == want["layers"]
     assert told["verification"]["parity"]["max_rel"] < 1e-5

@@ -134,9 +134,9 @@ def test_a_partial_preprocess_is_completed_from_the_model_and_a_wrong_one_refuse
         camrt.load(tiny.gap(), preprocess={"preset": "half", "size": (5, 5)})
 
 
-def test_another_precision_is_refused_and_never_approximated() -> None:
+def test_a_precision_that_there_is_not_is_refused_and_never_approximated() -> None:
     with pytest.raises(MethodError, match="float32"):
-        camrt.load(tiny.gap(), precision="float16")
+        camrt.load(tiny.gap(), precision="float8")
 
 
 def test_what_is_no_model_says_so(tmp_path: Path) -> None:

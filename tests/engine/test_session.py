@@ -9,22 +9,11 @@ import pytest
 
 from camrt.errors import NumericError, ProviderError
 from camrt.export.live import open_model
-from camrt.session import Session, Sessions, parse_providers
+from camrt.providers import parse_providers
+from camrt.session import Session, Sessions
 from tests import tiny
 
 CPU = parse_providers("cpu")
-
-
-def test_short_names_become_onnx_runtimes_own() -> None:
-    parsed = parse_providers(["cuda", ("CPUExecutionProvider", {"arena": 1})])
-    assert [p.name for p in parsed] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert parsed[1].options == {"arena": "1"}
-
-
-@pytest.mark.parametrize("bad", ["", [], [("a", "b", "c")], [3], [("cpu", 4)]])
-def test_a_malformed_provider_list_is_refused(bad: object) -> None:
-    with pytest.raises(ProviderError, match="provider"):
-        parse_providers(bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "MadeUpExecutionProvider"])

@@ -89,9 +89,9 @@ def build(name: str) -> nn.Module:
     return model.eval()
 
 
-def exported(model: nn.Module, exporter: str, opset: int) -> bytes:
+def exported(model: nn.Module, exporter: str, opset: int, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
     """Return `model` as ``"torchscript"`` or ``"dynamo"`` exports it, the batch free."""
-    x = torch.zeros(2, 3, SIDE, SIDE)
+    x = torch.zeros(2, 3, *size)
     names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"], "opset_version": opset}
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

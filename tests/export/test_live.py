@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from camrt.errors import LayerError, ModelError
@@ -14,6 +15,7 @@ from camrt.export import open_model
 from camrt.export import programs as programs_module
 from camrt.export.live import Live, manifest_of
 from camrt.export.load import load
+from tests.export import integers
 from tests.export.onnx_text import CONV, HEAD, tiny, tokens
 
 
@@ -102,3 +104,28 @@ def test_a_model_beyond_one_message_is_refused_with_the_way_out(monkeypatch: pyt
     monkeypatch.setattr("camrt.export.live.ir.to_proto", lambda _: Huge())
     with pytest.raises(ModelError, match=r"larger than the 2 GiB .*: export a bundle with `camrt export`"):
         live.program("forward")
+
+
+def test_a_model_that_is_not_quantised_has_no_twin() -> None:
+    with pytest.raises(ModelError, match="not quantised"):
+        open_model(tiny()).twin()
+
+
+def test_the_twin_alone_offers_what_any_model_does() -> None:
+    """Its gradient program's logits are its forward's, and the model it was made of is unchanged."""
+    data = integers.quantised(f"{integers.STEM} r = Identity(q) {integers.HEAD}", {})
+    given = open_model(data)
+    before = given.program("forward").model
+    twin = given.twin()
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    layer = (twin.manifest.default_layer.name,)
+    assert layer == (given.manifest.default_layer.name,)
+    found = [
+        onnxruntime.InferenceSession(twin.program(kind, layers).model).run(["logits"], feeds)[0]
+        for kind, layers, feeds in (
+            ("forward", (), {"x": x}),
+            ("gradient", layer, {"x": x, "target": np.array([0, 1])}),
+        )
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    assert open_model(data).program("forward").model == before == given.program("forward").model

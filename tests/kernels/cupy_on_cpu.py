@@ -22,9 +22,11 @@ import numpy as np
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.h")
 GUARD_BYTES = 256
+GUARD = -1  # 0xFF as int8, a type that no kernel's array has: it tells the memory of `empty` from a test's own
 DECLARATION = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 SCALARS: dict[str, tuple[type, Any]] = {"long long": (int, ctypes.c_longlong), "double": (float, ctypes.c_double)}
-ELEMENTS = {"float": np.float32, "double": np.float64, "bool": np.bool_}
+ELEMENTS: dict[str, Any] = {"float": np.float32, "double": np.float64, "bool": np.bool_}
+ELEMENTS |= {"long long": np.int64, "unsigned char": np.uint8}
 
 
 class Device:
@@ -132,7 +134,7 @@ def make(compiler: Compiler, *, reverse: bool) -> Any:
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array of 0xFF bytes between two guards of the same."""
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    whole = np.full(n_bytes + 2 * GUARD_BYTES, 0xFF, np.uint8)
+    whole = np.full(n_bytes + 2 * GUARD_BYTES, GUARD, np.int8)
     inside = whole[GUARD_BYTES : GUARD_BYTES + n_bytes]
     array: Array = inside.view(dtype).reshape(shape).view(Array)
     return array
@@ -177,6 +179,6 @@ def _check_guards(array: Array) -> None:
     whole: Any = array
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
-    if whole.dtype == np.uint8:
-        assert (whole[:GUARD_BYTES] == 0xFF).all(), "a kernel wrote before the start of an array"
-        assert (whole[-GUARD_BYTES:] == 0xFF).all(), "a kernel wrote behind the end of an array"
+    if whole.dtype == np.int8:
+        assert (whole[:GUARD_BYTES] == GUARD).all(), "a kernel wrote before the start of an array"
+        assert (whole[-GUARD_BYTES:] == GUARD).all(), "a kernel wrote behind the end of an array"

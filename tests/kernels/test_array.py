@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from camrt import kernels
-from camrt.errors import ShapeError
-from camrt.kernels.array import computing_dtype, is_cupy, require_same_side, tolerance
+from camrt.errors import InputError, ShapeError
+from camrt.kernels.array import computing_dtype, is_cupy, require_indices, require_same_side, tolerance
 
 
 def test_numpy_arrays_and_other_things_are_not_cupy() -> None:
@@ -31,7 +31,10 @@ def test_importing_the_kernels_loads_no_library_but_numpy() -> None:
 
 
 def test_the_public_names_are_the_kernels() -> None:
-    assert set(kernels.__all__) == {"Array", "is_cupy", "leading_component", "min_max", "resize", "weighted_sum"}
+    published = {"leading_component", "min_max", "resize", "weighted_sum"}
+    published |= {"class_scores", "fill_masks", "keep_cells", "wipe_channels"}
+    published |= {"gaussian_blur", "min_max_gradient", "resize_adjoint"}
+    assert set(kernels.__all__) == {"Array", "is_cupy"} | published
     assert all(hasattr(kernels, name) for name in kernels.__all__)
 
 
@@ -69,3 +72,18 @@ def test_arrays_on_two_sides_are_refused(fake_cupy: Any) -> None:
 def test_the_tolerance_of_a_constant_map_is_the_documented_one() -> None:
     assert tolerance(np.dtype("f4")) == 1e-6
     assert tolerance(np.dtype("f8")) == 1e-12
+
+
+@pytest.mark.parametrize("indices", [np.zeros(2, "i4"), np.zeros(3, "i8"), np.zeros((2, 1), "i8"), np.zeros(2)])
+def test_indices_that_are_not_one_int64_a_row_are_refused(indices: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match=r"which must be int64 \(2,\), one a row, got"):
+        require_indices("which", indices, 2, 9)
+
+
+@pytest.mark.parametrize(("indices", "range_"), [([0, 3], "0 to 3"), ([-1, 2], "-1 to 2")])
+def test_indices_that_lie_outside_are_refused_on_the_host(indices: list[int], range_: str, fake_cupy: Any) -> None:
+    with pytest.raises(InputError, match=f"which must be between 0 and 2, got {range_}"):
+        require_indices("which", np.array(indices), 2, 3)
+    require_indices("which", fake_cupy.asarray(np.array(indices)), 2, 3)
+    require_indices("which", np.array([0, 2]), 2, 3)
+    require_indices("which", np.zeros(0, np.int64), 0, 0)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camrt.methods import Result, raw_map, resolve, validate
+from tests.engine.methods.edited import edited_evidence
+from tests.engine.methods.masked import masked_evidence
 
 Array = NDArray[Any]
 SIZE = (16, 20)
@@ -141,6 +143,15 @@ class Stem:
         return made if self.signed else np.maximum(made, 0)
 
 
+@dataclass
+class PooledStem(Stem):
+    """The same on the means of two by two pixels, so that the layer's grid is coarser than the image."""
+
+    def acts(self, x: Array) -> Array:
+        n, c, h, w = x.shape
+        return super().acts(x.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5)))
+
+
 K, HW, CLASSES = 6, (4, 5), 7
 
 
@@ -185,6 +196,7 @@ def evidence(head: Head, acts: Array, target: Array | None = None) -> dict[str, 
         "gradients_from": head.grads,
         "lift_of": lambda seed: head.lift(acts, seed),
         "relevance_of": lambda shares, biased: head.relevance(acts, shares),  # type: ignore[attr-defined]
+        **edited_evidence(head.logits, acts, target),
     }
 
 
@@ -212,17 +224,21 @@ def input_evidence(stem: Stem, head: Head, x: Array, target: Array | None = None
 
     return {
         **evidence(head, acts, target),
+        **masked_evidence(x, lambda other: head.logits(stem.acts(other)), target),
         "x": x,
         "size": x.shape[2:],
         "gradients_at": gradients_at,
+        "attention_of": lambda seed, blocks: abs(head.grads(acts, seed))[
+            :, list(blocks or range(K))
+        ],  # channels as blocks
         "guided_of": guided_of,
         "full_of": full_of,
     }
 
 
-def make_stem(rng: np.random.Generator, *, signed: bool = False) -> Stem:
+def make_stem(rng: np.random.Generator, *, signed: bool = False, pooled: bool = False) -> Stem:
     """Return a random stem."""
-    return Stem(rng.normal(size=(K, 3)), rng.normal(size=K) / 4, signed)
+    return (PooledStem if pooled else Stem)(rng.normal(size=(K, 3)), rng.normal(size=K) / 4, signed)
 
 
 def run(name: str, given: Mapping[str, object], variant: str | None = None, **options: object) -> Result:
@@ -240,4 +256,12 @@ def raw(name: str, given: Mapping[str, object], variant: str | None = None, **op
 GRADIENT = ("gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "elementwisecam", "eigengradcam")
 CLASS_FREE = ("eigencam", "kpcacam", "fem", "lafam", "randomcam", "fakecam")
 TAIL = ("shapleycam", "relevancecam", "liftcam")  # those that ask the layer's tail
-PURE = (*GRADIENT, *CLASS_FREE, *TAIL, "finercam", "refinecam")  # those that need neither an input nor a GAP head
+EDITED = ("ablationcam", "reciprocam")  # those that ask it about edited activations
+PURE = (
+    *GRADIENT,
+    *CLASS_FREE,
+    *TAIL,
+    *EDITED,
+    "finercam",
+    "refinecam",
+)  # those that need neither an input nor a GAP head

@@ -10,6 +10,7 @@ from camrt.pipeline import PIPELINES
 from tests.engine.methods.heads import (
     CLASS_FREE,
     CLASSES,
+    EDITED,
     GRADIENT,
     HW,
     PURE,
@@ -29,8 +30,9 @@ from tests.engine.methods.heads import (
 
 VARIANTS = [(name, variant) for name in PURE for variant in resolve(name).variants]
 LOOKING = [row for row in VARIANTS if row[0] != "fakecam"]  # Fake-CAM has a corner of its own, whatever the layer
-OF_A_TAIL = [row for row in VARIANTS if row[0] in TAIL and row != ("liftcam", "lime")]  # lime draws sets of channels
-GIVEN_GRADIENTS = [row for row in LOOKING if row[0] not in TAIL]
+ASKING = (*TAIL, *EDITED)
+OF_A_TAIL = [row for row in VARIANTS if row[0] in ASKING and row != ("liftcam", "lime")]  # lime draws sets of channels
+GIVEN_GRADIENTS = [row for row in LOOKING if row[0] not in ASKING]
 COUNTING = ("lafam", "randomcam", "kpcacam")  # the number of channels enters their maps
 EIGEN_SIGN = {
     ("eigencam", "pytorch-grad-cam"),
@@ -83,7 +85,7 @@ def test_a_layer_of_one_cell_is_degenerate(rng, name, variant):
         assert (heat == 0).all()
 
 
-@pytest.mark.parametrize(("name", "variant"), LOOKING)
+@pytest.mark.parametrize(("name", "variant"), [row for row in LOOKING if row[0] != "reciprocam"])
 def test_dead_activations_give_a_zero_map(rng, name, variant):
     acts = make_acts(rng)
     acts[1] = 0
@@ -132,7 +134,7 @@ def test_class_free_methods_see_neither_class_nor_head(rng, name):
 
 def test_the_other_methods_depend_on_the_class(rng):
     acts, head = make_acts(rng), make_head("two-layer", rng)
-    for name in (*GRADIENT, *TAIL, "finercam", "refinecam"):
+    for name in (*GRADIENT, *ASKING, "finercam", "refinecam"):
         one, two = (raw(name, evidence(head, acts, np.full(3, c))) for c in (0, 4))
         assert not METHODS[name].class_free
         assert abs(one - two).max() > 1e-6
@@ -141,12 +143,12 @@ def test_the_other_methods_depend_on_the_class(rng):
 # ----- equivariances -----
 
 
-@pytest.mark.parametrize("name", [*GRADIENT, "finercam", *TAIL])
+@pytest.mark.parametrize("name", [*GRADIENT, "finercam", *ASKING])
 @pytest.mark.parametrize("factor", [0.05, 30.0])
 def test_scaling_all_logits_leaves_heatmaps_but_of_methods_with_a_softmax_or_a_product(rng, name, factor):
     acts, head = make_acts(rng), make_head("two-layer", rng)
     before, after = (heat_of(name, evidence(h, acts)) for h in (head, scaled(head, factor)))
-    if name in ("gradcampp", "finercam", "shapleycam"):
+    if name in ("gradcampp", "finercam", "shapleycam", "reciprocam"):
         assert abs(before - after).max() > 1e-3
     else:
         np.testing.assert_allclose(before, after, atol=1e-9)
@@ -162,8 +164,15 @@ def test_scaling_all_logits_leaves_two_torchcam_variants(rng, name, variant):
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_a_constant_added_to_the_logits_changes_nothing(rng, name, variant):
     acts, head = make_acts(rng), make_head("two-layer", rng)
-    before, after = (raw(name, evidence(h, acts), variant) for h in (head, scaled(head, 1.0, shift=50.0)))
-    np.testing.assert_allclose(before, after, atol=1e-9)
+    look = heat_of if name in EDITED else raw  # what a score is divided by, and a map of logits, move with them
+    before, after = (look(name, evidence(h, acts), variant) for h in (head, scaled(head, 1.0, shift=50.0)))
+    if name == "ablationcam" and variant != "abs":
+        turned = evidence(head, acts)["logits"][np.arange(3), np.arange(3)] < 0
+        assert 0 < turned.sum() < 3  # a score that was negative is positive now, and the map turns round
+        np.testing.assert_allclose(before[~turned], after[~turned], atol=1e-9)
+        assert abs(before - after)[turned].max() > 0.1
+    else:
+        np.testing.assert_allclose(before, after, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -194,6 +203,8 @@ RESCALED = [
     ("shapleycam", "logit", True),
     ("liftcam", "official", False),
     ("liftcam", "lrp", False),
+    ("reciprocam", "official", True),
+    ("ablationcam", "abs", False),
     ("eigencam", "paper", False),
     ("eigencam", "centred", False),
     ("gradcampp", "torchcam", False),

@@ -9,13 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
+import camrt
+from camrt import kernels
 from camrt.fuse import fuse_layers
 from camrt.kernels import min_max
 from camrt.methods import raw_map, resolve, validate
 from camrt.pipeline import PIPELINES
-from tests.engine.methods.heads import TwoLayer, raw
+from tests.engine.methods.edited import edited_evidence
+from tests.engine.methods.heads import GapLinear, TwoLayer, raw
 
 PEERS = dict(np.load(Path(__file__).parent / "golden" / "peers.npz"))
 SIZE, AGREES = (16, 24), 1e-4
@@ -202,6 +207,88 @@ def test_fusions_agree_with_torchcam(recorded, name, how):
     options = {key: full[key] for key in resolve(name).fusion_options}
     ours, _ = fuse_layers(layers(name, variant), theirs.shape[1:], PIPELINES["torchcam"], how=how, options=options)
     np.testing.assert_allclose(min_max(ours)[0], theirs, atol=AGREES)
+
+
+def network():
+    """Return the two-layer network as ONNX; its layers are called mid and last."""
+    names = [f"{part}_{depth}" for depth in (0, 1) for part in ("conv_weight", "conv_bias", "weight", "bias")]
+    strided = {"pads": [1, 1, 1, 1], "strides": [2, 2]}
+    nodes = [
+        helper.make_node("Conv", ["x", "conv_weight_0", "conv_bias_0"], ["c0"], **strided),
+        helper.make_node("Relu", ["c0"], ["mid"]),
+        helper.make_node("Conv", ["mid", "conv_weight_1", "conv_bias_1"], ["c1"], **strided),
+        helper.make_node("Relu", ["c1"], ["last"]),
+        helper.make_node("Flatten", ["last"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight_0", "bias_0"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["hr"]),
+        helper.make_node("Gemm", ["hr", "weight_1", "bias_1"], ["logits"], transB=1),
+    ]
+    shapes = {"x": ["n", 3, *SIZE], "logits": ["n", PEERS["two_layer/logits"].shape[1]]}
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    arrays = [numpy_helper.from_array(PEERS[f"two_layer/{name}"], name) for name in names]
+    graph = helper.make_graph(nodes, "peer", ends[:1], ends[1:], arrays)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+def explained(name, variant, pipeline, layer="last", **options):
+    """Return our heatmap of each image for its own target, masked forwards and all, scaled to [0, 1]."""
+    result = camrt.load(network(), preprocess="raw").explain(
+        PEERS["two_layer/x"], method=name, variant=variant, layer=layer, pipeline=pipeline, options=options,
+        target=PEERS["target"].tolist(),
+    )  # fmt: skip
+    return np.stack([min_max(result.heatmaps[n])[0][n] for n in range(2)])
+
+
+def test_the_network_is_the_peers_network():
+    explainer, x = camrt.load(network(), preprocess="raw"), PEERS["two_layer/x"]
+    np.testing.assert_allclose(explainer.logits(x), PEERS["two_layer/logits"], atol=1e-5)
+    np.testing.assert_allclose(explainer.activations(x, layer="last")["last"], PEERS["two_layer/acts_last"], atol=1e-5)
+
+
+def test_scorecam_agrees_with_pytorch_grad_cam():
+    theirs = peer("two_layer/pytorch-grad-cam/scorecam")
+    np.testing.assert_allclose(explained("scorecam", "pytorch-grad-cam", "pytorch-grad-cam"), theirs, atol=AGREES)
+    assert abs(explained("scorecam", "official", "pytorch-grad-cam") - theirs).max() > 10 * AGREES
+
+
+@pytest.mark.parametrize(
+    ("recorded", "layer", "options"),
+    [("ablationcam", "last", {}), ("ablationcam_signed", "c1", {}), ("ablationcam_ratio", "c1", {"ratio": 0.25})],
+)
+def test_ablationcam_agrees_with_pytorch_grad_cam(recorded, layer, options):
+    theirs = peer(f"two_layer/pytorch-grad-cam/{recorded}")
+    ours = explained("ablationcam", "pytorch-grad-cam", "pytorch-grad-cam", layer, **options)
+    np.testing.assert_allclose(ours, theirs, atol=AGREES)
+    if options or layer == "c1":
+        plain = explained("ablationcam", "abs", "pytorch-grad-cam", layer, value="min")
+        assert abs(plain - theirs).max() > 10 * AGREES
+
+
+def test_ablationcam_under_a_gap_head_agrees_with_pytorch_grad_cam():
+    given = evidence("gap")
+    head = GapLinear(PEERS["gap/weight_0"], PEERS["gap/bias_0"])
+    given |= edited_evidence(head.logits, given["acts"], given["target"])
+    ours, _ = heat("ablationcam", given, "pytorch-grad-cam")
+    np.testing.assert_allclose(ours, peer("gap/pytorch-grad-cam/ablationcam"), atol=AGREES)
+
+
+MASKED_BY_TORCHCAM = [("scorecam", {}), ("sscam", {"n": 4, "sigma": 0.5}), ("iscam", {"n": 5})]
+
+
+@pytest.mark.parametrize(("name", "options"), MASKED_BY_TORCHCAM)
+def test_masked_forwards_agree_with_torchcam(name, options, monkeypatch):
+    noise, seen = PEERS["two_layer/torchcam/noise"], []
+
+    def recorded(shape, seed, image, sample):
+        """Return the noise that torch-cam was given; images in the order in which they are met."""
+        seen.extend([image] * (image not in seen))
+        assert shape == SIZE
+        return noise[sample, seen.index(image)]
+
+    monkeypatch.setattr("camrt.forwards.standard_normal", recorded)
+    theirs = kernels.resize(PEERS[f"two_layer/torchcam/{name}"], SIZE)  # torch-cam's maps have the layer's size
+    np.testing.assert_allclose(explained(name, "torchcam", "torchcam", **options), min_max(theirs)[0], atol=AGREES)
+    assert abs(explained(name, "torchcam-0.2", "torchcam", **options) - min_max(theirs)[0]).max() > 10 * AGREES
 
 
 @pytest.mark.parametrize(

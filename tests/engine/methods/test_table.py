@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from camrt.errors import MethodError
 from camrt.fuse import HEAT_FUSIONS, RAW_FUSIONS
 from camrt.methods import EVIDENCE, METHODS, Method, Option, register, resolve, validate
+from camrt.methods.table import Family
 
 GRADIENT = {"gradcam", "gradcampp", "smoothgradcampp", "xgradcam", "layercam", "hirescam", "elementwisecam"}
 PROJECTED = {"eigencam", "eigengradcam", "kpcacam"}
@@ -59,9 +61,10 @@ def test_an_unknown_name_is_answered_with_near_ones():
 def test_rows_are_complete_and_consistent(method):
     assert method.id == re.sub("[^a-z]", "", method.id)
     assert set(method.needs) <= set(EVIDENCE)
-    assert "acts" in method.needs or method.id == "fullgrad"  # whose map does not depend on the layer
+    by_itself = method.id in ("fullgrad", "legrad") or method.family == "black-box"  # reads no single layer's values
+    assert by_itself or "acts" in method.needs
     assert method.gives in ("weights", "map", "heatmap")
-    assert method.family in ("gradient", "activation", "baseline", "fusion")
+    assert method.family in get_args(Family)
     assert method.work >= 1
     assert method.paper and method.title
     assert len(set(method.variants)) == len(method.variants) > 0
@@ -83,7 +86,8 @@ def test_every_default_passes_its_own_check(method):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_values_out_of_range_are_refused_with_the_range(method):
     for name, option in {**method.options, **method.fusion_options}.items():
-        for bad in [object(), "nonsense", float("nan"), option.low - 1, True, [], 10**400]:
+        truth = () if option.kind == "flag" else (True,)
+        for bad in [object(), "nonsense", float("nan"), option.low - 1, *truth, [], 10**400]:
             with pytest.raises(
                 MethodError, match=re.escape(f"option {name!r} of {method.id} must be {option.allowed}")
             ):
@@ -120,6 +124,20 @@ def test_texts_are_read_in_the_option_s_own_kind():
     assert full == {"base": "gradcampp", "base_variant": None, "alpha": 0.5, "ranks": (1, 3)}
     assert validate(resolve("randomcam"), None, {"seed": "7"})[1] == {"seed": 7}
     assert validate(resolve("randomcam"), None, {"seed": np.int64(7)})[1] == {"seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [(True, True), (False, False), ("yes", True), ("No", False), ("true", True), ("FALSE", False)],
+)
+def test_a_flag_is_read_from_words(given, read):
+    assert Option(False, "flag", "").read("sscam", "allow_slow", given) is read
+
+
+@pytest.mark.parametrize("bad", [1, 0, "1", "", "maybe", None])
+def test_a_flag_is_nothing_but_yes_or_no(bad):
+    with pytest.raises(MethodError, match=r"option 'allow_slow' of sscam must be yes or no; got"):
+        Option(False, "flag", "").read("sscam", "allow_slow", bad)
 
 
 def test_allowed_values_are_said_in_words():

@@ -18,6 +18,7 @@ def test_every_row_says_of_its_method_what_the_table_of_methods_says() -> None:
         assert (row.target == "against_all") == (row.way == "relevance") == ("relevance_of" in known.needs)
         assert row.at_image == ("full" in row.needs) == ("full_of" in known.needs)
         assert (row.way == "lift") == ("lift_of" in known.needs)
+        assert ("attention" in row.needs) == ("attention_of" in known.needs)
         is_derived = method == "refinecam"  # its base says so
         assert row.assumes_positive == (known.nonnegative or is_derived)
         if row.direct:

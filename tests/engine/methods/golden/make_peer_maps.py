@@ -33,6 +33,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, Classifie
 from torchcam import methods as tc
 
 SIZE, CLASSES, TARGET = (16, 24), 6, [2, 5]
+SIGMA = 0.5  # of SS-CAM's noise
 PACKAGES = ("torch", "torchvision", "torchcam", "grad-cam", "numpy", "scikit-learn", "opencv-python-headless")
 
 
@@ -59,13 +60,15 @@ class Net(nn.Module):
 
 
 def evidence(net: Net, x: Tensor) -> dict[str, Tensor]:
-    """Return activations, gradients of TARGET, logits, and the head's parameters."""
+    """Return activations, gradients of TARGET, logits, and the network's parameters."""
     mid = net.mid(x)
     last = net.last(mid)
     logits = net.head(last)
     picked = logits[torch.arange(len(x)), TARGET].sum()
     grads = torch.autograd.grad(picked, [mid, last])
     found = {"acts_mid": mid, "acts_last": last, "grads_mid": grads[0], "grads_last": grads[1], "logits": logits}
+    for depth, layer in enumerate((net.mid[0], net.last[0])):
+        found[f"conv_weight_{depth}"], found[f"conv_bias_{depth}"] = layer.weight, layer.bias
     linear = [layer for layer in net.head if isinstance(layer, nn.Linear)]
     for depth, layer in enumerate(linear):
         found[f"weight_{depth}"], found[f"bias_{depth}"] = layer.weight, layer.bias
@@ -100,10 +103,14 @@ def pytorch_grad_cam_maps(net: Net, x: Tensor) -> Iterator[tuple[str, np.ndarray
         "eigengradcam_seg": pgc.SegEigenCAM,
         "kpcacam": pgc.KPCA_CAM,
         "fem": pgc.FEM,
+        "scorecam": pgc.ScoreCAM,
+        "ablationcam": pgc.AblationCAM,
     }
     for name, kind in single.items():
         yield name, kind(net, [net.last])(x, targets)
     yield "kpcacam_rbf", pgc.KPCA_CAM(net, [net.last], kernel="rbf", gamma=0.5)(x, targets)
+    yield "ablationcam_signed", pgc.AblationCAM(net, [net.last[0]])(x, targets)
+    yield "ablationcam_ratio", pgc.AblationCAM(net, [net.last[0]], ratio_channels_to_ablate=0.25)(x, targets)
     yield "gradcam_smooth", pgc.GradCAM(net, [net.last])(x, targets, eigen_smooth=True)
     yield "gradcam_mean", pgc.GradCAM(net, [net.mid, net.last])(x, targets)
     yield "refinecam", pgc.RefineCAM(net, [net.mid, net.last])(x, targets)
@@ -131,6 +138,31 @@ def torchcam_maps(net: Net, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "refinecam", call(lambda: tc.RefineCAM(net, ["mid", "last"]))[0]
     yield "finercam", call(lambda: tc.FinerCAM(net, "last"))[0]
     yield "finercam_gradcampp", call(lambda: tc.FinerCAM(net, "last", base_method=tc.GradCAMpp))[0]
+
+
+class OneNoiseAnImage:
+    """Stands in for torch-cam's generator: each sample's noise is the same for all masks of an image."""
+
+    def __init__(self, noise: Tensor) -> None:
+        self._samples = iter(noise)
+
+    def sample(self, size: torch.Size) -> Tensor:
+        """Return the next sample, one value a pixel (N, 1, H, W) repeated over the channels."""
+        return next(self._samples)[:, None].expand(size)
+
+
+def torchcam_masked(net: Net, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield torch-cam's maps by masked forwards, and the noise (samples, N, H, W) of SS-CAM."""
+    noise = torch.from_numpy(np.random.default_rng(11).normal(size=(4, len(x), *SIZE)).astype(np.float32))
+    yield "noise", noise
+    for name, kind, settings in (
+        ("scorecam", tc.ScoreCAM, {}),
+        ("sscam", tc.SSCAM, {"num_samples": len(noise), "std": SIGMA}),
+        ("iscam", tc.ISCAM, {"num_samples": 5}),
+    ):
+        with kind(net, "last", **settings) as extractor:
+            extractor._distrib = OneNoiseAnImage(SIGMA * noise)
+            yield name, extractor(TARGET, net(x))[0]
 
 
 def torchcam_smooth(net: Net, x: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -165,13 +197,14 @@ def main() -> None:
         with contextlib.redirect_stdout(None):
             made = dict(pytorch_grad_cam_maps(net, x))
         if kind == "gap":
-            made = {name: made[name] for name in ("gradcam", "gradcampp", "xgradcam")}
+            made = {name: made[name] for name in ("gradcam", "gradcampp", "xgradcam", "ablationcam")}
             with tc.CAM(net, "last", fc_layer="head.2") as extractor:
                 net(x)
                 kept["gap/torchcam/cam"] = extractor(TARGET)[0]
         else:
             kept |= {f"{kind}/{name}": array for name, array in full_gradient(net, x).items()}
             kept |= {f"{kind}/torchcam/{name}": array for name, array in torchcam_smooth(net, x)}
+            kept |= {f"{kind}/torchcam/{name}": array for name, array in torchcam_masked(net, x)}
         kept |= {f"{kind}/pytorch-grad-cam/{name}": array for name, array in made.items()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
     arrays = {name: np.asarray(torch.as_tensor(array).detach(), np.float32) for name, array in kept.items()}

@@ -1,0 +1,121 @@
+"""Class scores against values worked by hand, PyTorch's softmax in float64, and the CUDA kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from camrt.errors import InputError, ShapeError
+from camrt.kernels import class_scores
+
+
+def test_probabilities_worked_by_hand() -> None:
+    """Powers 1, 2, 5 of logits 0, ln 2, ln 5: the probabilities are 1/8, 2/8, 5/8, whatever is added to all logits."""
+    logits = np.log([[1.0, 2.0, 5.0]]) + np.array([[0.0], [1000.0], [-1000.0]])
+    for chosen, want in ((0, 1 / 8), (1, 2 / 8), (2, 5 / 8)):
+        assert_allclose(class_scores(logits, np.full(3, chosen)), np.full(3, want), rtol=1e-12)
+        assert_array_equal(class_scores(logits, np.full(3, chosen), "logit"), logits[:, chosen])
+
+
+def test_one_logit_alone_is_a_sigmoid(cupy: Any) -> None:
+    """1 / (1 + exp(-x)) at -ln 3, 0, ln 3, and where exp(-x) or exp(x) is beyond its range."""
+    logits, classes = np.array([[-np.log(3)], [0.0], [np.log(3)], [-715.0], [800.0]]), np.zeros(5, np.int64)
+    want = [0.25, 0.5, 0.75, np.exp(-715.0), 1]
+    assert_allclose(class_scores(logits, classes), want, rtol=1e-9)
+    assert_allclose(cupy.asnumpy(class_scores(cupy.asarray(logits), cupy.asarray(classes))), want, rtol=1e-9)
+    assert_array_equal(class_scores(logits, classes, "logit"), logits[:, 0])
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 1000])
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 1e-5), ("f4", 1e-5), ("f8", 1e-12)])
+def test_probabilities_equal_pytorchs_in_float64(
+    n_classes: int, dtype: str, rtol: float, rng: np.random.Generator
+) -> None:
+    torch = pytest.importorskip("torch")
+    logits = (rng.normal(size=(9, n_classes)) * 8).astype(dtype)
+    classes = rng.integers(0, n_classes, 9)
+    exact = torch.from_numpy(logits.astype("f8"))
+    want = torch.sigmoid(exact) if n_classes == 1 else torch.softmax(exact, 1)
+    scores = class_scores(logits, classes)
+    assert scores.dtype == ("f8" if dtype == "f8" else "f4")
+    assert_allclose(scores, want.numpy()[np.arange(9), classes], rtol=rtol)
+
+
+@pytest.mark.parametrize("kind", ["probability", "logit"])
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 1e-6), ("f4", 1e-6), ("f8", 1e-12)])
+@pytest.mark.parametrize("n_classes", [1, 2, 127, 128, 129, 1000])
+def test_the_cuda_kernel_equals_numpy(
+    n_classes: int, dtype: str, rtol: float, kind: Any, cupy: Any, rng: np.random.Generator
+) -> None:
+    logits = (rng.normal(size=(5, n_classes)) * 8).astype(dtype)
+    classes = rng.integers(0, n_classes, 5)
+    classes[0] = n_classes - 1
+    scores = class_scores(cupy.asarray(logits), cupy.asarray(classes), kind)
+    assert isinstance(scores, cupy.ndarray)
+    want = class_scores(logits, classes, kind)
+    assert scores.dtype == want.dtype
+    assert_allclose(cupy.asnumpy(scores), want, rtol=rtol)
+
+
+def special(n_classes: int) -> np.ndarray:
+    """Return rows with a NaN, an infinity of either sign, only infinities, and none of these."""
+    logits = np.zeros((6, n_classes), np.float32)
+    logits[0, -1], logits[1, -1], logits[2, -1] = np.nan, np.inf, -np.inf
+    logits[3], logits[4] = -np.inf, np.nan
+    return logits
+
+
+@pytest.mark.parametrize("n_classes", [2, 130])
+def test_nan_and_infinity_stay_visible_in_their_row_and_in_no_other(n_classes: int, cupy: Any) -> None:
+    """A class of logit -infinity takes no part; anything else that is not finite makes the whole row NaN."""
+    logits, classes = special(n_classes), np.zeros(6, np.int64)
+    want = np.array([np.nan, np.nan, 1 / (n_classes - 1), np.nan, np.nan, 1 / n_classes], np.float32)
+    assert_allclose(class_scores(logits, classes), want, rtol=1e-6)
+    assert_allclose(cupy.asnumpy(class_scores(cupy.asarray(logits), cupy.asarray(classes))), want, rtol=1e-6)
+    assert_array_equal(cupy.asnumpy(class_scores(cupy.asarray(logits), cupy.asarray(classes), "logit")), logits[:, 0])
+
+
+def test_a_class_that_does_not_exist_is_refused_on_the_host_and_nan_on_the_device(cupy: Any) -> None:
+    logits, classes = np.zeros((3, 4), np.float32), np.array([-1, 4, 3])
+    for kind in ("probability", "logit"):
+        with pytest.raises(InputError, match="classes must be between 0 and 3, got -1 to 4"):
+            class_scores(logits, classes, kind)
+        scores = cupy.asnumpy(class_scores(cupy.asarray(logits), cupy.asarray(classes), kind))
+        assert_array_equal(np.isnan(scores), [True, True, False])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from(["f2", "f4", "f8"]), st.integers(0, 2**32 - 1))
+def test_a_row_does_not_depend_on_its_neighbours_bit_for_bit(m: int, n_classes: int, dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, classes = rng.normal(size=(m, n_classes)).astype(dtype), rng.integers(0, n_classes, m)
+    scores = class_scores(logits, classes)
+    row = int(rng.integers(0, m))
+    assert class_scores(logits[row : row + 1], classes[row : row + 1])[0] == scores[row]
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_no_rows_and_any_layout(cupy: Any, rng: np.random.Generator) -> None:
+    logits, classes = rng.normal(size=(6, 5)), rng.integers(0, 6, 5)
+    assert_array_equal(class_scores(logits.T, classes), class_scores(logits.T.copy(), classes))
+    turned = class_scores(cupy.asarray(logits).T, cupy.asarray(classes))
+    assert_allclose(cupy.asnumpy(turned), class_scores(logits.T, classes), rtol=1e-12)
+    none = np.zeros((0, 5)), np.zeros(0, np.int64)
+    assert class_scores(*none).shape == class_scores(*map(cupy.asarray, none)).shape == (0,)
+
+
+def test_what_does_not_fit_is_refused(fake_cupy: Any) -> None:
+    logits, classes = np.zeros((3, 4)), np.zeros(3, np.int64)
+    with pytest.raises(InputError, match="kind must be 'probability' or 'logit', got 'softmax'"):
+        class_scores(logits, classes, "softmax")
+    with pytest.raises(ShapeError, match=r"classes must be int64 \(3,\)"):
+        class_scores(logits, classes[:2])
+    with pytest.raises(ShapeError, match=r"logits must have the shape \(M, C\)"):
+        class_scores(logits[None], classes)
+    with pytest.raises(ShapeError, match="must lie on one side"):
+        class_scores(logits, fake_cupy.asarray(classes))
