@@ -28,6 +28,7 @@ from .methods import resolve, validate
 from .opening import KEPT, load
 from .propagation import programs_of
 from .saving import save_all
+from .stages import stages_of
 
 __all__ = ["app"]
 
@@ -59,7 +60,12 @@ Labels = Annotated[Path | None, typer.Option(help="Class names: .txt, .json or .
 Preset = Annotated[
     str | None, typer.Option(help="imagenet, caffe, tf, raw, half, cifar10, or a .json file with the fields.")
 ]
-Providers = Annotated[str, typer.Option(help="Execution providers in order: cpu, cuda, openvino, tensorrt (untested).")]
+Providers = Annotated[
+    str,
+    typer.Option(
+        help="Execution providers in order: cpu, cuda, openvino, tensorrt. TensorRT: untested by this project."
+    ),
+]
 Output = Annotated[
     str | None, typer.Option(help="The output that holds the scores, for a model with several; or a tensor inside.")
 ]
@@ -103,9 +109,9 @@ def explain(
     fuse: Annotated[str | None, typer.Option(help="How maps of several layers are joined.")] = None,
     eigen_smooth: Annotated[bool, typer.Option(help="Leading component of the weighted activations.")] = False,
     tta: Annotated[bool, typer.Option(help="Average six mirrored and brightened runs.")] = False,
-    mask_space: Annotated[str, typer.Option(help="What masked pixels show: normalised (mean colour) or raw (black).")] = (
-        "normalised"
-    ),
+    mask_space: Annotated[
+        str, typer.Option(help="What masked pixels show: normalised (mean colour) or raw (black).")
+    ] = ("normalised"),
     max_forwards: Annotated[
         int | None, typer.Option(help="Stop masked forwards of each image after so many, the best first.")
     ] = None,
@@ -293,8 +299,11 @@ def export(
         raise InputError("--variant goes with --explained METHOD; a bundle serves every variant")
     from camrt.export.write import export as write_bundle
 
-    also = [kind for name in method or () for kind in programs_of(resolve(name))]
+    wanted = [resolve(name) for name in method or ()]
+    also = [kind for row in wanted for kind in programs_of(row)]
     explainer = open_explainer(model, preprocess, labels, "cpu", quiet, ends)
+    if layer is None and any(row.stages for row in wanted):
+        layer = list(reversed(stages_of(explainer.layers)))
     bundle = write_bundle(
         model, out, layers=layer, also=also, labels=explainer.labels, preprocess=explainer.preprocess.to_dict(),
         open_size=explainer.preprocess.size, overwrite=overwrite, **ends,

@@ -176,7 +176,7 @@ class Evidence:
         Cost: on a device, the wait for it and a copy of the logits.
         """
         if not is_cupy(self.logits):
-            return self
+            return replace(self, target=on_host(self.target))
         logits, target = on_host(self.logits), on_host(self.target)
         check_logits(logits)
         said = (self.values, self.names) if self.values is not None else _of_class(logits, target, labels)
@@ -234,6 +234,9 @@ def gather(question: Question, columns: Sequence[Sequence[Target]], *, gradients
     if gradients and plain is not None:
         return [_in_one_run(question, plain)]
     named = question.features()
+    if is_cupy(named["logits"]):  # such targets are worked out on the host
+        named["logits"] = on_host(named["logits"])
+        check_logits(named["logits"])
     return [_from_features(question, named, column, gradients) for column in columns]
 
 
@@ -307,8 +310,7 @@ def _in_one_run(question: Question, column: Sequence[Logit]) -> Evidence:
 
 def _from_features(question: Question, named: dict[str, Array], column: Sequence[Target], gradients: bool) -> Evidence:
     """Use activations that are there already; gradients come through the tail, or a run of their own."""
-    logits, seeder = on_host(named["logits"]), _seeder(question, named)  # targets are worked out on the host
-    check_logits(logits)
+    logits, seeder = named["logits"], _seeder(question, named)
     grads = None
     if gradients:
         grads = _propagate(question, named, target_table.seeds(column, logits).astype(logits.dtype, copy=False))

@@ -280,7 +280,9 @@ class Explainer:
         chunks: list[list[_Column]] = []
         limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
         with limited as limits, self._sessions.place() as placed:
-            step = self._batch if budget is None else 1  # what a budget allows an image does not depend on its neighbours
+            step = (
+                self._batch if budget is None else 1
+            )  # what a budget allows an image does not depend on its neighbours
             for start in range(0, len(x), step):
                 rows = slice(start, start + step)
                 limits.check()

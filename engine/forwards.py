@@ -252,12 +252,13 @@ class Forwards:
 
     def _ablated(self, layer: Layer, known: dict[str, Array], values: Array, only: Array | None = None) -> Scored:
         """Set one channel at a time to a value; the most varied channels alone where a share is set."""
-        tail = self._tail(layer, known)
+        tail, values = self._tail(layer, known), _on_host(values)
+        only = None if only is None else _on_host(only)
         if self.share.part < 1 and tail.head is None:
             flat = tail.acts.reshape(*tail.acts.shape[:2], -1)
             wanted = np.ones(flat.shape[:2], bool) if only is None else only
             only = np.zeros_like(wanted)
-            for i, j in self._chosen(wanted, flat.std(2)):
+            for i, j in self._chosen(wanted, _on_host(flat.std(2))):
                 only[i, j] = True
         key = (layer.name, _digest(np.ascontiguousarray(values)))
         known = self._edited.get(key)
@@ -287,7 +288,9 @@ class Forwards:
             named = known or question.run("features", {"x": question.x}, (layer.name,))
             contexts = {name: array for name, array in named.items() if name.startswith("context.")}
             acts = named["activations.0"]
-            rows = rows_within(self._memory, acts, contexts)
+            layers = question.sessions.source.manifest.layers
+            behind = layers[[item.name for item in layers].index(layer.name) :]
+            rows = rows_within(self._memory, acts, contexts, behind)
             if not rows:
                 raise MemoryBoundError(
                     f"one run of the tail behind {layer.name!r} does not fit {self._memory / 2**20:.0f} MB: allow more memory"
@@ -296,7 +299,7 @@ class Forwards:
                 lambda kind, feeds: question.sessions.run_unchecked(kind, (layer.name,), feeds, question.limits),
                 acts,
                 contexts,
-                named["logits"].astype(np.float32, copy=False),
+                _on_host(named["logits"]).astype(np.float32, copy=False),
                 rows,
                 layer.layout == "tokens_first",
             )
@@ -352,15 +355,18 @@ class Forwards:
         x, maps = self._question.x, masks.maps
         hidden = self._hidden if masks.hidden is None else masks.hidden
         noise, noise_on = self._noise(masks)
+        asarray = namespace(x).asarray  # what a kernel reads lies where it writes
+        hidden = None if hidden is None else asarray(hidden)
 
         def fill(buffer: Array, start: int, stop: int) -> None:
             which, places = rows[start:stop, 0], rows[start:stop, 1]
+            images = asarray(which)
             picked = _made(maps, which, places) if isinstance(maps, Lazy) else maps[which, places]
             constant = kernels.fill_masks(
                 buffer,
                 x,
-                which,
-                picked,
+                images,
+                asarray(picked),
                 scaling=masks.scaling,
                 eps=masks.eps,
                 align=masks.align,
@@ -368,7 +374,7 @@ class Forwards:
                 inverted=masks.inverted,
                 noise=noise,
                 noise_on=noise_on,
-                noise_of=None if noise is None else which,
+                noise_of=None if noise is None else images,
                 hidden=hidden,
                 channels_last=self._channels_last,
             )
@@ -438,7 +444,8 @@ def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: str) -
     for i, target in enumerate(pinned):
         if isinstance(target, target_table.Logit):
             classes = np.full(logits.shape[1], target_table.settled(target.index), np.int64)
-            scores[i] = kernels.class_scores(logits[i].astype(np.float64), classes, kind=kind)
+            rows = logits[i] if kind == "logit" else logits[i].astype(np.float64)  # a softmax sums, a logit is read
+            scores[i] = kernels.class_scores(rows, classes, kind=kind)
         else:
             scores[i] = target_table.values([target] * logits.shape[1], logits[i])
     return scores
@@ -468,7 +475,7 @@ def _made(lazy: Lazy, which: Array, places: Array) -> Array:
         return lazy.make(int(which[0]), places)
     parts = {int(i): lazy.make(int(i), places[which == i]) for i in np.unique(which)}
     first = next(iter(parts.values()))
-    made = np.empty((len(places), *first.shape[1:]), first.dtype)
+    made = namespace(first).empty((len(places), *first.shape[1:]), first.dtype)
     for i, part in parts.items():
         made[which == i] = part
     return made

@@ -28,7 +28,8 @@ from .device import Device, Port, preload
 from .errors import MissingExtraError, NumericError, ProviderError
 from .limits import UNLIMITED, Limits
 from .methods.arrays import namespace
-from .providers import CPU, CUDA, Provider
+from .providers import CPU, CUDA, TENSORRT, Provider
+from .tensorrt import tensorrt_for
 
 __all__ = ["Session", "Sessions", "check_logits", "require", "runtime"]
 
@@ -319,6 +320,17 @@ class Sessions:
         batch = self.source.manifest.batch
         return session.run(feeds, limits) if batch is None else _run_chunks(session, feeds, batch, limits)
 
+    def _completed(self, program: Program) -> tuple[Provider, ...]:
+        """Return the providers with what TensorRT (untested by this project) must be told of one program."""
+        if all(p.name != TENSORRT for p in self.providers):
+            return self.providers
+        ort = runtime()
+        require(ort, self.providers)
+        facts = {"onnxruntime": ort.__version__, "gpu": _gpu_name(), "precision": self.precision}
+        return tuple(
+            tensorrt_for(p, self.source.manifest, program, **facts) if p.name == TENSORRT else p for p in self.providers
+        )
+
     def _session(self, kind: str, layers: tuple[str, ...]) -> Session:
         """Return the session of one program, opening it the first time."""
         key = (kind, layers)
@@ -328,8 +340,19 @@ class Sessions:
         device = self.device
         with self._lock:
             if key not in self._open:
-                self._open[key] = Session(self.source.program(kind, layers), self.providers, self._threads, device)
+                program = self.source.program(kind, layers)
+                self._open[key] = Session(program, self._completed(program), self._threads, device)
             return self._open[key]
+
+
+def _gpu_name() -> str:
+    """Return the GPU's name, which a TensorRT engine is built for; nothing where CuPy does not tell."""
+    try:
+        import cupy
+
+        return str(cupy.cuda.runtime.getDeviceProperties(0)["name"])
+    except (ImportError, RuntimeError):  # CuPy's errors of driver and runtime are of the latter
+        return ""
 
 
 def check_logits(logits: Array) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -27,17 +27,20 @@ import numpy as np
 import numpy.typing as npt
 
 from camrt import kernels
+from camrt.export.manifest import Layer
 
+from .device import on_host
 from .masks import Scored
+from .methods.arrays import namespace
 
-__all__ = ["AGREES", "GAUSSIAN", "MOST_ROWS", "Heads", "LinearHead", "Tail", "read_head", "rows_within"]
+__all__ = ["AGREES", "ALIVE", "GAUSSIAN", "MOST_ROWS", "Heads", "LinearHead", "Tail", "read_head", "rows_within"]
 
 Array = npt.NDArray[Any]
 Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 
 GAUSSIAN = np.outer([1, 2, 1], [1, 2, 1]) / 16  # ReciproCAM's neighbourhood
 MOST_ROWS = 128  # rows a run: VGG-16's tail takes 1.37 ms a row at 16, 0.79 at 64, 0.68 at 128, 0.64 at 256
-COPIES = 4  # bytes a row needs inside the tail, in multiples of what it is fed
+ALIVE = 5  # an operator's input and output, and what ONNX Runtime's arena holds beside them: it grows by doubling
 AGREES: Mapping[str, float] = MappingProxyType(  # of the largest logit, by what the model is run in
     {"float32": 1e-5, "twin": 1e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 )  # float32: sums of some thousand terms; the others: ten times what a product's factors round by
@@ -71,11 +74,11 @@ class Tail:
     run : callable
         ``run("tail", feeds)`` returns a mapping that holds ``logits``; the first axis of ``activations.0`` is the rows.
     acts : ndarray of float, shape (N, K, h, w)
-        Activations of the layer.
+        Activations of the layer; edits are made where they lie.
     contexts : mapping of str to ndarray
         ``context.j``: prefix tokens, and what else goes around the layer; for N images.
     logits : ndarray of float32, shape (N, C)
-        The model's scores of the clean images.
+        The model's scores of the clean images, on the host.
     rows : int
         Most rows a run. Results depend on it by float32's rounding alone.
     tokens_first : bool
@@ -113,14 +116,15 @@ class Tail:
         -----
         Cost: one row of the tail for each channel that the edit changes, and one an image; none with a linear head.
         """
-        wanted = np.ones(self.acts.shape[:2], bool) if only is None else np.asarray(only, bool)
-        values = np.asarray(values, self.acts.dtype)
+        xp = namespace(self.acts)
+        wanted = np.ones(self.acts.shape[:2], bool) if only is None else np.asarray(on_host(only), bool)
+        values = np.asarray(on_host(values), self.acts.dtype)
         logits = np.where(wanted[:, :, None], self.logits[:, None], np.float32(0))  # (N, K, C)
         if self.head is not None:
-            change = (self.acts.mean(axis=(2, 3)) - values) * wanted
+            change = (on_host(self.acts.mean(axis=(2, 3))) - values) * wanted
             logits -= change.astype(np.float32)[:, :, None] * self.head.weight
             return Scored(logits, wanted)
-        changed = wanted & (self.acts != values[:, :, None, None]).any(axis=(2, 3))
+        changed = wanted & on_host((self.acts != xp.asarray(values)[:, :, None, None]).any(axis=(2, 3)))
         images = np.flatnonzero(changed.any(axis=1))
         clean = np.zeros_like(self.logits)
         for which, got in self._runs(images, self._copied(images)):
@@ -151,12 +155,12 @@ class Tail:
         -----
         Cost: one row of the tail a cell; a matrix product with a linear head.
         """
-        n, k, h, w = self.acts.shape
-        wanted = np.ones((n, h * w), bool) if only is None else np.asarray(only, bool)
+        (n, k, h, w), xp = self.acts.shape, namespace(self.acts)
+        wanted = np.ones((n, h * w), bool) if only is None else np.asarray(on_host(only), bool)
         if self.head is not None:
-            kept = _inside(h, w) if gaussian else 1.0
+            kept = xp.asarray(_inside(h, w) if gaussian else np.ones((h, w)))
             means = (self.acts * (kept / (h * w))).reshape(n, k, h * w).transpose(0, 2, 1)  # (N, Z, K)
-            logits = means.astype(np.float32) @ self.head.weight + self.head.bias
+            logits = on_host(means.astype(np.float32) @ xp.asarray(self.head.weight)) + self.head.bias
             return Scored(np.where(wanted[:, :, None], logits, np.float32(0)), wanted)
         logits = np.zeros((n, h * w, self.logits.shape[1]), np.float32)
         rows, cells = np.nonzero(wanted)
@@ -180,7 +184,8 @@ class Tail:
             if not np.array_equal(which[place], last):
                 last = which[place]
                 around = {name: self._taken(array, last) for name, array in self.contexts.items()}
-            yield last, np.asarray(self.run("tail", {"activations.0": acts, **around})["logits"], np.float32)
+            logits = self.run("tail", {"activations.0": acts, **around})["logits"]
+            yield last, np.asarray(on_host(logits), np.float32)
 
     def _taken(self, context: Array, which: Array) -> Array:
         """Return a context for the rows of a run; images lie along the first axis, or blocks of it, or the second."""
@@ -198,10 +203,11 @@ class Tail:
 
     def _filled(self, fill: Callable[..., None], which: Array, *rows: Array) -> Iterator[Array]:
         """Yield edited activations, made by a kernel in one buffer."""
-        buffer = np.empty((min(self.rows, len(which)), *self.acts.shape[1:]), self.acts.dtype)
+        xp = namespace(self.acts)
+        buffer = xp.empty((min(self.rows, len(which)), *self.acts.shape[1:]), self.acts.dtype)
         for place in self._parts(len(which)):
             out = buffer[: len(which[place])]
-            fill(out, self.acts, which[place], *(row[place] for row in rows))
+            fill(out, self.acts, xp.asarray(which[place]), *(xp.asarray(row[place]) for row in rows))
             yield out
 
 
@@ -212,9 +218,11 @@ def _inside(h: int, w: int) -> Array:
     return inside
 
 
-def rows_within(limit_bytes: int, acts: Array, contexts: Mapping[str, Array]) -> int:
+def rows_within(limit_bytes: int, acts: Array, contexts: Mapping[str, Array], layers: Sequence[Layer]) -> int:
     """
     Return how many rows of a tail a memory bound allows.
+
+    A row is taken to need what it is fed and `ALIVE` tensors as large as the largest from its layer on.
 
     Parameters
     ----------
@@ -224,6 +232,8 @@ def rows_within(limit_bytes: int, acts: Array, contexts: Mapping[str, Array]) ->
         Activations.
     contexts : mapping of str to ndarray
         What goes around them.
+    layers : sequence of Layer
+        The layer and those behind it.
 
     Returns
     -------
@@ -231,7 +241,8 @@ def rows_within(limit_bytes: int, acts: Array, contexts: Mapping[str, Array]) ->
         At most `MOST_ROWS`; 0 where not even one row fits.
     """
     fed = (acts.nbytes + sum(array.nbytes for array in contexts.values())) // len(acts)
-    return int(min(MOST_ROWS, limit_bytes // (COPIES * fed)))
+    largest = max(layer.channels * (layer.prefix + layer.grid[0] * layer.grid[1]) for layer in layers)
+    return int(min(MOST_ROWS, limit_bytes // (fed + ALIVE * acts.itemsize * largest)))
 
 
 # linear heads ----------------------------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ def legrad(
 
     Notes
     -----
-    Cost: a forward, and a gradient through the second half of each block; a second forward for targets that are not
-    known before the first.
+    Cost: one run for a class at default options: a forward, and a gradient through the second half of each block. For
+    other targets or blocks a forward more, and that run once a target.
 
     References
     ----------
@@ -68,7 +68,7 @@ register(
         needs=("seed", "attention_of"),
         gives="map",
         family="gradient",
-        work=2.3,
+        work=1.2,
         paper="arXiv:2404.03214",
         title="LeGrad",
         variants=("official", "torchcam"),

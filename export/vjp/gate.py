@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .emit import Emit, dims
+from .emit import Emit, described, dims
 from .window import repeat
 
 __all__ = ["blend", "complement", "gate", "is_aligned", "scale", "sign", "step", "stops_at"]
@@ -22,10 +22,18 @@ __all__ = ["blend", "complement", "gate", "is_aligned", "scale", "sign", "step",
 BLOCK = 16  # channels of the widest blocked layout
 CLIPS = {"Clip", "HardSigmoid"}
 FUSED = {"Clip", "LeakyRelu", "Relu"}  # activations that it fuses into the convolution before them
-OUTSIDE = {"ConvTranspose", "Expand", "Reshape", "Slice", "Transpose"}  # computed outside it; Pad too, but fused pads fail
+OUTSIDE = {
+    "ConvTranspose",
+    "Expand",
+    "Reshape",
+    "Slice",
+    "Transpose",
+}  # computed outside it; Pad too, but fused pads fail
 SMALLEST_BOUND = 2.0**-100  # below, 2^127 does not lift the distance of two neighbours to 1
 LARGEST_BOUND = 2.0**100  # above, a number divided by a power of two may be subnormal
-NO_OFFSET = -(2.0**-100)  # a beta that changes no mask: OpenVINO 2026.4 reads one of exactly 0 as absent, which means 0.5
+NO_OFFSET = -(
+    2.0**-100
+)  # a beta that changes no mask: OpenVINO 2026.4 reads one of exactly 0 as absent, which means 0.5
 
 
 def gate(e: Emit, g: ir.Value, value: ir.Value, *, low: float | None = None, high: float | None = None) -> ir.Value:
@@ -151,7 +159,7 @@ def _entering(e: Emit, g: ir.Value, value: ir.Value) -> ir.Value:
     small, factors = source.inputs[0], [size for size in dims(value)[2:] if isinstance(size, int)]
     is_spread = source.op_type == "Expand" and small is not None and small.shape is not None and len(factors) == 2
     if is_spread and small is not None and dims(small)[1:] == (*dims(value)[1:2], 1, 1):
-        return repeat(e, e.MaxPool(small, kernel_shape=[1, 1]), factors)
+        return described(repeat(e, e.MaxPool(small, kernel_shape=[1, 1]), factors), value)
     return e.MaxPool(g, kernel_shape=[1, 1])
 
 

@@ -94,7 +94,11 @@ def test_two_ways_of_running_a_model_are_read() -> None:
         ("cpu float32", "cpu", "float32"), ("openvino bfloat16", "openvino", "bfloat16"),
     ]  # fmt: skip
     assert read_ways(None, None, True, "cpu") == [("quantised", "cpu", "float32"), ("twin", "cpu", "twin")]
-    for given in ((("float32", "float32"), None, False), (None, ("cpu", "cpu"), False), (("float16", "twin"), None, True)):
+    for given in (
+        (("float32", "float32"), None, False),
+        (None, ("cpu", "cpu"), False),
+        (("float16", "twin"), None, True),
+    ):
         with pytest.raises(InputError, match=r"two different ways|give one of them"):
             read_ways(*given, "cpu")
 

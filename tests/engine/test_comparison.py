@@ -116,7 +116,9 @@ def test_the_agreement_sheet_has_a_row_a_method_and_target(explainer: camrt.Expl
     ways = [("a", explainer), ("b", explainer)]
     heights = []
     for targets in ([0], [0, 1]):
-        made = compare_ways(ways, pictures(1), ["gradcam", "lafam"], tmp_path / str(len(targets)), target=targets, steps=0)
+        made = compare_ways(
+            ways, pictures(1), ["gradcam", "lafam"], tmp_path / str(len(targets)), target=targets, steps=0
+        )
         with Image.open(made.paths[0]) as sheet:
             heights.append(sheet.height)
     assert heights[1] - heights[0] == 2 * (224 + 26 + 10)  # two cells with captions and gaps

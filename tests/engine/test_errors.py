@@ -15,19 +15,24 @@ def test_the_drawn_tree_names_every_error_once_and_nothing_else() -> None:
     assert sorted(set(named)) == sorted(errors.__all__)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in errors.__all__ if n not in ("CamrtError", "NumericError", "ProviderError", "MissingExtraError")]
-)
+OTHERS = [
+    ("NumericError", ArithmeticError),
+    ("ProviderError", RuntimeError),
+    ("MissingExtraError", ImportError),
+    ("MemoryBoundError", MemoryError),
+    ("DeadlineError", TimeoutError),
+    ("CancelledError", RuntimeError),
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"CamrtError", *(name for name, _ in OTHERS)}))
 def test_what_the_caller_can_mend_is_an_input_error_and_a_value_error(name: str) -> None:
     kind = getattr(errors, name)
     assert issubclass(kind, errors.InputError)
     assert issubclass(kind, ValueError)
 
 
-@pytest.mark.parametrize(
-    ("name", "builtin"),
-    [("NumericError", ArithmeticError), ("ProviderError", RuntimeError), ("MissingExtraError", ImportError)],
-)
+@pytest.mark.parametrize(("name", "builtin"), OTHERS)
 def test_other_errors_are_also_pythons_own_kind(name: str, builtin: type[Exception]) -> None:
     kind = getattr(errors, name)
     assert issubclass(kind, errors.CamrtError)

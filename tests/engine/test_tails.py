@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from camrt.export.manifest import Layer
 from camrt.precision import PRECISIONS
 from camrt.providers import parse_providers
 from camrt.session import Sessions
-from camrt.tails import AGREES, GAUSSIAN, MOST_ROWS, Heads, Tail, read_head, rows_within
+from camrt.tails import AGREES, ALIVE, GAUSSIAN, MOST_ROWS, Heads, Tail, read_head, rows_within
 from tests import tiny
 from tests.export.token_models import MODELS, SIZE
 
@@ -31,6 +32,7 @@ CASES = {
     "one image a run": (tiny.mlp(batch=1), "a2", X),
     "class token": (MODELS["class token"].build(), "wanted", TOKENS),
     "tokens first": (MODELS["tokens first"].build(), "wanted", TOKENS),
+    "tokens first, one image": (MODELS["tokens first"].build(), "wanted", TOKENS[:1]),
     "windows": (MODELS["windows on a sequence"].build(), "wanted", TOKENS),
     "channels last": (MODELS["windows on a grid"].build(), "wanted", TOKENS),
 }
@@ -63,8 +65,8 @@ def opened(case: str) -> Counted:
 class Whole:
     """The given model, whose layer is ``layer * keep + fill``: every edit of it runs the model from the image."""
 
-    def __init__(self, case: str) -> None:
-        data, name, self.x = CASES[case]
+    def __init__(self, data: bytes, name: str, x: Array) -> None:
+        self.x = x
         self.layer = open_model(data).resolve(name)
         model = onnx.load_from_string(data)
         for node in model.graph.node:
@@ -98,7 +100,7 @@ def close(got: Array, want: Array) -> None:
 
 @EVERY_CASE
 def test_a_channel_set_to_a_value_gives_what_the_whole_model_gives(case: str, rng: np.random.Generator) -> None:
-    tail, whole = opened(case).tail(), Whole(case)
+    tail, whole = opened(case).tail(), Whole(*CASES[case])
     n, k, h, w = tail.acts.shape
     values = rng.normal(size=(n, k))
     found = tail.ablated_of(values)
@@ -113,7 +115,7 @@ def test_a_channel_set_to_a_value_gives_what_the_whole_model_gives(case: str, rn
 @EVERY_CASE
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_a_cell_alone_gives_what_the_whole_model_gives(case: str, gaussian: bool) -> None:
-    tail, whole = opened(case).tail(), Whole(case)
+    tail, whole = opened(case).tail(), Whole(*CASES[case])
     n, k, h, w = tail.acts.shape
     found = tail.cells_of(gaussian)
     assert found.logits.shape[:2] == (n, h * w)
@@ -125,6 +127,30 @@ def test_a_cell_alone_gives_what_the_whole_model_gives(case: str, gaussian: bool
                 wide[:, y : y + 3, x : x + 3] = GAUSSIAN if gaussian else np.eye(3)[1][:, None] * np.eye(3)[1]
                 fill = wide[:, 1:-1, 1:-1] * tail.acts[image, :, y, x][:, None, None]
                 close(found.logits[image, y * w + x], whole.run(image, np.zeros((k, h, w)), fill))
+
+
+@pytest.mark.parametrize("model", ["vit_cifar10_ts_op17", "resnet20_cifar10_dynamo_op18"])
+def test_trained_models_edits_give_what_the_whole_models_give(realdata: Path, model: str) -> None:
+    data = (realdata / "models" / f"{model}.onnx").read_bytes()
+    live = open_model(data)
+    name = live.manifest.default_layer.name
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    tail, whole = Counted(data, name, x).tail(), Whole(data, name, x)
+    _, k, h, w = tail.acts.shape
+    only, cells = np.zeros((2, k), bool), np.zeros((2, h * w), bool)
+    only[:, [0, 7, 63]] = cells[:, [0, 10, h * w - 1]] = True
+    forms = [tail] if name not in live.manifest.linear_layers else [tail, replace(tail, head=read_head(tail))]
+    assert len(forms) == 1 + model.startswith("resnet")
+    for form in forms:
+        ablated, alone = form.ablated_of(np.zeros((2, k)), only), form.cells_of(False, cells)
+        for image, channel in np.argwhere(only):
+            keep = np.ones((k, h, w))
+            keep[channel] = 0
+            close(ablated.logits[image, channel], whole.run(image, keep, np.zeros((k, h, w))))
+        for image, cell in np.argwhere(cells):
+            keep = np.zeros((k, h * w))
+            keep[:, cell] = 1
+            close(alone.logits[image, cell], whole.run(image, keep.reshape(k, h, w), np.zeros((k, h, w))))
 
 
 def test_the_gaussian_sums_to_one_and_is_cut_off_at_borders() -> None:
@@ -283,8 +309,13 @@ def test_a_head_is_read_once() -> None:
 
 def test_rows_follow_from_the_bytes_they_may_take() -> None:
     acts, contexts = np.zeros((2, 8, 4, 4), np.float32), {"context.0": np.zeros((2, 3, 8), np.float32)}
-    row = 4 * (8 * 16 + 24)
-    assert rows_within(4 * row * 10, acts, contexts) == 10
-    assert rows_within(4 * row * 10 - 1, acts, contexts) == 9
-    assert rows_within(row, acts, contexts) == 0
-    assert rows_within(2**40, acts, contexts) == MOST_ROWS
+    first = Layer("a", "", "Relu", "", ("N", 8, 4, 4), "nchw", 8, (4, 4))
+    layers = [first, replace(first, channels=48), replace(first, channels=64, grid=(2, 2), prefix=1)]
+    fed = 4 * (8 * 16 + 3 * 8)
+    for count, largest in ((1, 8 * 16), (2, 48 * 16), (3, 48 * 16)):
+        row = fed + ALIVE * 4 * largest
+        assert rows_within(10 * row, acts, contexts, layers[:count]) == 10
+        assert rows_within(10 * row - 1, acts, contexts, layers[:count]) == 9
+        assert rows_within(row - 1, acts, contexts, layers[:count]) == 0
+    assert rows_within(10**6, acts, contexts, layers[2:]) == min(MOST_ROWS, 10**6 // (fed + ALIVE * 4 * 64 * 5))
+    assert rows_within(2**40, acts, contexts, layers) == MOST_ROWS

@@ -125,7 +125,7 @@ def test_weights_beyond_float16_stay_float32() -> None:
 
 
 def test_inputs_of_fixed_type_stay_what_they_are() -> None:
-    body = f"{CONV} r = Resize<mode=\"linear\">(a, , scales) {HEAD.replace('(a)', '(r)')}"
+    body = f'{CONV} r = Resize<mode="linear">(a, , scales) {HEAD.replace("(a)", "(r)")}'
     model = onnx.load_from_string(tiny_text(body, weights={"scales": np.array([1, 1, 2, 2], np.float32)}))
     narrow(model)
     run(model, {"x": small((1, 3, 8, 8), 0)})

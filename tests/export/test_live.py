@@ -12,7 +12,6 @@ import pytest
 
 from camrt.errors import LayerError, ModelError
 from camrt.export import open_model
-from camrt.export import programs as programs_module
 from camrt.export.live import Live, manifest_of
 from camrt.export.load import load
 from tests.export import integers
@@ -58,25 +57,6 @@ def test_labels_must_be_as_many_as_classes() -> None:
     assert manifest_of(classifier, name="m", labels=list("abcde")).labels == tuple("abcde")
     with pytest.raises(ModelError, match="5 labels were wanted, one a class; 4 were given"):
         manifest_of(classifier, name="m", labels=list("abcd"))
-
-
-def test_a_program_is_built_once_whichever_thread_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[str] = []
-    make = programs_module.build
-
-    def count(classifier: Any, kind: str, layers: Any = ()) -> Any:
-        built.append(kind)
-        return make(classifier, kind, layers)
-
-    monkeypatch.setattr("camrt.export.live.build", count)
-    live = open_model(tokens())
-    asked = [("gradient", ("n1",)), ("gradient", ("n0",)), ("features", ("n1",)), ("forward", ())] * 16
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda key: live.program(*key), asked))
-    assert sorted(built) == ["features", "forward", "gradient", "gradient"]
-    for program, (kind, layers) in zip(found, asked, strict=True):
-        assert (program.kind, program.layers) == (kind, layers)
-        assert program is live.program(kind, layers)
 
 
 def test_programs_built_in_parallel_are_those_built_one_after_the_other() -> None:

@@ -222,8 +222,20 @@ def input_evidence(stem: Stem, head: Head, x: Array, target: Array | None = None
         biased = [(grads, stem.bias[:, None, None]), *head.biases(acts, seed)]
         return at_image(grads), [g * b if times_bias else g for g, b in biased]
 
+    def image_gradient_of(other: Array, seed: Array, images: Array) -> tuple[Array, Array]:
+        there = stem.acts(other)
+        grads = head.grads(there, seed) * (there > 0)
+        return head.logits(there), at_image(grads)
+
+    def target_at(logits: Array, images: Array) -> tuple[Array, Array]:
+        classes = target[images]
+        return logits[np.arange(len(logits)), classes], one_hot(classes)
+
     return {
         **evidence(head, acts, target),
+        "hidden_raw": np.full((1, 1, 1, 1), -1.0),
+        "image_gradient_of": image_gradient_of,
+        "target_at": target_at,
         **masked_evidence(x, lambda other: head.logits(stem.acts(other)), target),
         "x": x,
         "size": x.shape[2:],

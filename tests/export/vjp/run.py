@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ import onnx_ir as ir
 import onnxruntime
 
 from camrt.export.backward import sweep
+from camrt.export.load import load
+from camrt.export.programs import build
 from camrt.export.vjp import RULES
 from camrt.export.vjp.emit import Emit, dims
 
-__all__ = ["emitted", "gradients"]
+__all__ = ["emitted", "gradients", "in_program"]
 
 Array = np.ndarray[Any, Any]
 
@@ -57,6 +60,14 @@ def emitted(x: Array, write: Callable[[Emit, ir.Value], ir.Value]) -> Array:
     graph = ir.Graph([value], [], nodes=[], opset_imports={"": 18}, name="emitted")
     graph.outputs.append(write(Emit(graph), value))
     return _run(ir.Model(graph, ir_version=10), {"x": x})[0]
+
+
+def in_program(model: onnx.ModelProto, x: Array, seed: Array) -> tuple[Array, Counter[str]]:
+    """Return the gradient at the image of a whole model, and the operators of the program."""
+    program, _ = build(load(model.SerializeToString()), "input_gradient")
+    names = [value.name for value in program.graph.outputs]
+    found = dict(zip(names, _run(program, {"x": x, "seed": seed}), strict=True))
+    return found["input_gradient"], Counter(node.op_type for node in program.graph)
 
 
 def _run(model: ir.Model, feeds: Mapping[str, Array]) -> list[Array]:

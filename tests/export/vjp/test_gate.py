@@ -84,6 +84,42 @@ def test_the_clip_mask_equals_comparisons(low: float, width: float, x: list[floa
     np.testing.assert_array_equal(got, inside.astype(np.float32))
 
 
+def filling_blocks(values: Array) -> Array:
+    """Return an image of 16 channels that holds each of `values`."""
+    return np.tile(values, 16)[: 16 * len(values)].reshape(1, len(values), 16, 1).swapaxes(1, 2)
+
+
+HIGHS = [6.0, 1.0, 0.5, 0.75, float(np.nextafter(np.float32(0.5), np.float32(1))), 3e-7, 1e-20, 1e20, 8.0, 7.9999995]
+
+
+@pytest.mark.parametrize("high", HIGHS)
+def test_one_mask_of_two_bounds_is_exactly_0_or_1_next_to_both(high: float) -> None:
+    x = filling_blocks(np.abs(neighbours(0, np.float32(high))))
+    inside = (x > 0) & (x < np.float32(high))
+    (got,) = gradients("Clip", [x, np.float32(0), np.float32(high)])
+    np.testing.assert_array_equal(got, inside.astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    high=st.floats(2.0**-20, 2.0**20, width=32),
+    parts=st.lists(st.floats(-0.5, 1.5, width=32, allow_subnormal=False), min_size=1, max_size=8),
+)
+def test_one_mask_of_two_bounds_equals_comparisons(high: float, parts: list[float]) -> None:
+    bound = np.float32(high)
+    values = np.array([*(np.float32(part) * bound for part in parts), bound, np.nextafter(bound, np.float32(0))])
+    x = filling_blocks(values[(values == 0) | (np.abs(values) >= np.finfo(np.float32).tiny)])
+    (got,) = gradients("Clip", [x, np.float32(0), bound])
+    np.testing.assert_array_equal(got, ((x > 0) & (x < bound)).astype(np.float32))
+
+
+def test_a_hard_sigmoid_of_images_has_one_mask_too() -> None:
+    x = filling_blocks(neighbours(-3, 3, 0))
+    y = np.clip(np.float32(0.25) * x + np.float32(0.5), 0, 1)
+    (got,) = gradients("HardSigmoid", [x], {"alpha": 0.25, "beta": 0.5})
+    np.testing.assert_array_equal(got, np.where((y > 0) & (y < 1), np.float32(0.25), np.float32(0)))
+
+
 def test_the_leaky_relu_slope_is_right_next_to_zero() -> None:
     x = neighbours(0)
     for slope in (0.01, 0.1, 0.25, 1 / 3):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from torch.nn import functional
@@ -16,6 +12,7 @@ from torch.nn import functional
 from camrt.export.load import load
 from camrt.export.programs import build
 from tests.export.onnx_text import classifier
+from tests.export.vjp.run import in_program
 
 Array = np.ndarray[Any, Any]
 
@@ -26,17 +23,6 @@ BLOCK = (
 )
 HEAD = "q = GlobalAveragePool(r)  f = Flatten(q)  y = Gemm<transB=1>(f, w2)"
 SHAPES = {"w1": (16, 3, 3, 3), "w3": (32, 16, 1, 1), "w4": (32, 16, 3, 3), "w2": (5, 32)}
-
-
-def in_program(model: onnx.ModelProto, x: Array, seed: Array) -> tuple[Array, Counter[str]]:
-    """Return the input gradient on ONNX Runtime, and the operators of the program."""
-    program, _ = build(load(model.SerializeToString()), "input_gradient")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    data = ir.to_proto(program).SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    ops = Counter(node.op_type for node in program.graph)
-    return np.asarray(session.run(["input_gradient"], {"x": x, "seed": seed})[0]), ops
 
 
 def in_torch(weights: dict[str, Array], kernel: int, pad: int, x: Array, seed: Array) -> Array:
@@ -91,3 +77,49 @@ def test_a_pool_that_relu_shares_with_another_reader_stays_where_it_is(rng: np.r
     (pooled[:, :5] * torch.from_numpy(seed)).sum().backward()  # type: ignore[no-untyped-call]
     assert image.grad is not None
     np.testing.assert_allclose(got, image.grad.numpy(), atol=1e-6)
+
+
+def test_a_bottleneck_of_clipped_depthwise_convolutions_has_autograds_gradient_at_its_bounds_too(
+    rng: np.random.Generator,
+) -> None:
+    """Small whole numbers reach 0 and 6 exactly, and numbers between."""
+    body = (
+        "a = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, w1)  b = Clip(a, low, high)  "
+        "c = Conv<group=16, pads=[1, 1, 1, 1], strides=[2, 2]>(b, w3)  d = Clip(c, low, high)  r = Conv(d, w4)  "
+        "q = GlobalAveragePool(r)  f = Flatten(q)  y = Gemm<transB=1>(f, w2)"
+    )
+    shapes = {"w1": (16, 3, 3, 3), "w3": (16, 1, 3, 3), "w4": (16, 16, 1, 1), "w2": (5, 16)}
+    weights = {name: rng.integers(-1, 2, shape).astype(np.float32) for name, shape in shapes.items()}
+    bounds = {"low": np.float32(0), "high": np.float32(6)}
+    x = rng.integers(-1, 3, (2, 3, 18, 14)).astype(np.float32)
+    seed = rng.integers(1, 4, (2, 5)).astype(np.float32)
+    got, ops = in_program(classifier(body, {**weights, **bounds}, x="float[N,3,18,14] x"), x, seed)
+    w = {name: torch.from_numpy(array).double() for name, array in weights.items()}
+    image = torch.from_numpy(x).double().requires_grad_()
+    clipped = functional.relu6(functional.conv2d(image, w["w1"], None, 2, 1))
+    clipped_again = functional.relu6(functional.conv2d(clipped, w["w3"], None, 2, 1, groups=16))
+    assert all(((part == 0).any() and (part == 6).any()) for part in (clipped, clipped_again))
+    scores = functional.conv2d(clipped_again, w["w4"]).mean((2, 3)) @ w["w2"].T
+    (scores * torch.from_numpy(seed)).sum().backward()  # type: ignore[no-untyped-call]
+    assert image.grad is not None
+    np.testing.assert_allclose(got, image.grad.numpy(), atol=1e-5 * float(image.grad.abs().max()))
+    assert ops["HardSigmoid"] == 4  # two a mask
+
+
+def test_what_a_global_pool_and_a_stride_spread_enters_the_residual_stream_where_it_is_masked(
+    rng: np.random.Generator,
+) -> None:
+    """GAP's Expand gives way to a Resize; the weaving of a strided Conv passes a MaxPool of one element."""
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    body = f"{STEM} m = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(a, w4)  d = Conv<strides=[2, 2]>(a, w3)  s = Add(d, m)"
+    model = classifier(f"{body} r = Relu(s) {HEAD}", weights, x="float[N,3,32,32] x")
+    x, seed = rng.normal(size=(2, 3, 32, 32)).astype(np.float32), rng.normal(size=(2, 5)).astype(np.float32)
+    got, ops = in_program(model, x, seed)
+    w = {name: torch.from_numpy(array).double() for name, array in weights.items()}
+    image = torch.from_numpy(x).double().requires_grad_()
+    a = functional.conv2d(image, w["w1"], None, 2, 1).relu()
+    r = (functional.conv2d(a, w["w3"], None, 2) + functional.conv2d(a, w["w4"], None, 2, 1)).relu()
+    (r.mean((2, 3)) @ w["w2"].T * torch.from_numpy(seed)).sum().backward()  # type: ignore[no-untyped-call]
+    assert image.grad is not None
+    np.testing.assert_allclose(got, image.grad.numpy(), atol=1e-5 * float(image.grad.abs().max()))
+    assert (ops["MaxPool"], ops["Resize"], ops["Expand"]) == (2, 2, 1)
