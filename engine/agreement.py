@@ -350,4 +350,5 @@ def _along(planes: Array, axis: int) -> Array:
     pad = [(BLUR // 2, BLUR // 2) if i == axis else (0, 0) for i in range(planes.ndim)]
     padded, n = np.pad(planes, pad), planes.shape[axis]
     parts = (w * np.take(padded, range(i, i + n), axis) for i, w in enumerate(_window()))
-    return np.sum(list(parts), axis=0)
+    blurred_along: Array = np.sum(list(parts), axis=0)
+    return blurred_along

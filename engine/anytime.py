@@ -35,9 +35,10 @@ class Budget:
     Attributes
     ----------
     forwards : int, optional
-        Masked forwards for one image.
+        Masked forwards, or edits of the layer, that the map of one target of one image is made of. Targets that ask for
+        the same ones share them.
     seconds : float, optional
-        Time for one image; the first sixteenth of the masks is run in any case.
+        Time for one image and all its targets; the first sixteenth of the masks is run in any case.
     stability : float, optional
         Spearman's rank correlation, in (0, 1], between the maps of two rounds; reached, no more are run.
 
@@ -79,12 +80,15 @@ class Drawn(Generic[Drawing]):
         The last map drawn.
     complete : bool
         Whether everything was run; the map is then the exact one.
+    forwards : ndarray of int64, shape (N,)
+        How many masked forwards, or edits of the layer, each image's map is made of.
     stability : ndarray of float64, shape (N,), or None
         Rank correlation with the map of the round before, 1 for a map that is complete; None after one round.
     """
 
     drawing: Drawing
     complete: bool
+    forwards: npt.NDArray[np.int64]
     stability: npt.NDArray[np.float64] | None
 
 
@@ -120,24 +124,27 @@ def draw_in_rounds(
     -----
     Cost: the masks run, each once, and one drawing a round: at most ``log2(16) + 1`` rounds.
     """
-    start = time.monotonic()
-    until = math.inf if budget.seconds is None else start + budget.seconds
-    most = 1.0 if budget.forwards is None else min(1.0, budget.forwards / max(1, expected))
-    part = most if budget.seconds is budget.stability is None else min(most, _FIRST)
+    until = math.inf if budget.seconds is None else forwards.started + budget.seconds
+    late = forwards.used is not None and time.monotonic() >= until  # other targets took the time; what they ran is known
+    limit = math.inf if budget.forwards is None else math.floor(budget.forwards)
+    most = min(1.0, limit / max(1, expected))
+    part = most if late or budget.seconds is budget.stability is None else min(most, _FIRST)
+    forwards.used = [set() for _ in range(forwards.images)]
     last: Drawing | None = None
     stability: npt.NDArray[np.float64] | None = None
-    ran = -1
+    before = 0
     while True:
-        forwards.share = Share(part, until if last is not None else math.inf)
+        forwards.share = Share(part, until if late or last is not None else math.inf, limit)
         forwards.complete = True
         drawing = draw()
-        if last is not None and forwards.done.sum() > ran:  # a round that ran nothing new says nothing
+        counts = np.array([len(keys) for keys in forwards.used])
+        if last is not None and counts.sum() > before:  # a round of nothing new says nothing
             pairs = zip(maps_of(last), maps_of(drawing), strict=True)
             stability = np.array([rank_correlation(one, other) for one, other in pairs])
-        last, ran = drawing, int(forwards.done.sum())
+        last, before = drawing, int(counts.sum())
         stable = budget.stability is not None and stability is not None and bool(stability.min() >= budget.stability)
         if forwards.complete or part >= most or stable or time.monotonic() >= until:
             if forwards.complete:
                 stability = np.ones(len(maps_of(drawing)))
-            return Drawn(drawing, forwards.complete, stability)
+            return Drawn(drawing, forwards.complete, counts, stability)
         part = min(most, 2 * part)

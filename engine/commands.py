@@ -78,6 +78,14 @@ Grid = Annotated[str | None, typer.Option(help="h,w that the tokens of a raw mod
 Prefix = Annotated[int | None, typer.Option(help="Tokens before the grid: class token, registers.")]
 Size = Annotated[str | None, typer.Option(help="H,W of the input, for a model that leaves them open.")]
 Colormap = Annotated[str, typer.Option(help="jet or viridis.")]
+MaxForwards = Annotated[
+    int | None, typer.Option(help="Stop masked forwards of each image after so many, the best first.")
+]
+MaxSeconds = Annotated[float | None, typer.Option(help="Stop masked forwards of each image after so long.")]
+Stability = Annotated[
+    float | None, typer.Option(help="Stop masked forwards when the map's ranks correlate so much with the last.")
+]
+Timeout = Annotated[float | None, typer.Option(help="Fail where a call takes more seconds.")]
 Memory = Annotated[str, typer.Option(help="What a chunk of masked forwards may take, for example 400MB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -112,14 +120,10 @@ def explain(
     mask_space: Annotated[
         str, typer.Option(help="What masked pixels show: normalised (mean colour) or raw (black).")
     ] = ("normalised"),
-    max_forwards: Annotated[
-        int | None, typer.Option(help="Stop masked forwards of each image after so many, the best first.")
-    ] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Stop masked forwards of each image after so long.")] = None,
-    stability: Annotated[
-        float | None, typer.Option(help="Stop masked forwards when the map's ranks correlate so much with the last.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Fail where a call takes more seconds.")] = None,
+    max_forwards: MaxForwards = None,
+    max_seconds: MaxSeconds = None,
+    stability: Stability = None,
+    timeout: Timeout = None,
     memory: Memory = "400MB",
     colormap: Colormap = "jet",
     quiet: Quiet = False,
@@ -130,8 +134,7 @@ def explain(
     ends = {**read_ends(output, input, fixed, size, grid, prefix), "memory": memory}
     explainer = open_explainer(model, preprocess, labels, providers, quiet, ends)
     options = read_options(option)
-    limits = (max_forwards, max_seconds, stability)
-    budget = None if limits == (None, None, None) else Budget(*limits)
+    budget = read_budget(max_forwards, max_seconds, stability)
     asked: Any = list(target) if target else None
     lines: list[dict[str, Any]] = []
 
@@ -194,6 +197,11 @@ def compare(
     steps: Annotated[
         int | None, typer.Option(help="Of the insertion and deletion curves of two ways; 0 leaves them out.")
     ] = None,
+    max_forwards: MaxForwards = None,
+    max_seconds: MaxSeconds = None,
+    stability: Stability = None,
+    timeout: Timeout = None,
+    memory: Memory = "400MB",
     colormap: Colormap = "jet",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -207,14 +215,17 @@ def compare(
     pair = read_ways(precision, provider, twin, providers)
     if steps is not None and len(pair) == 1:
         raise InputError("--steps belongs to two ways of running the model: give --precision, --provider or --twin")
+    budget = read_budget(max_forwards, max_seconds, stability)
     paths = find_pictures(images)
-    ends = read_ends(output, input, fixed, size, grid, prefix)
+    ends = {**read_ends(output, input, fixed, size, grid, prefix), "memory": memory}
     ways = [
         (title, open_explainer(model, preprocess, labels, where, quiet or i > 0, ends, how))
         for i, (title, where, how) in enumerate(pair)
     ]
     sources, asked = [str(path) for path in paths], list(target) if target else None
-    settings: dict[str, Any] = {"target": asked, "layer": layer, "colormap": colormap}
+    settings: dict[str, Any] = {
+        "target": asked, "layer": layer, "colormap": colormap, "budget": budget, "timeout": timeout,
+    }  # fmt: skip
     with progress_bar("comparing", len(paths) * len(names), quiet) as advance:
         settings["advance"] = advance
         if len(ways) == 1:
@@ -419,6 +430,11 @@ def read_ends(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def read_budget(forwards: int | None, seconds: float | None, stability: float | None) -> Budget | None:
+    """Read what masked forwards may cost; None where nothing is said."""
+    return None if forwards is seconds is stability is None else Budget(forwards, seconds, stability)
+
+
 def read_ways(
     precision: tuple[str, str] | None, provider: tuple[str, str] | None, twin: bool, providers: str
 ) -> list[tuple[str, str, str]]:
@@ -522,8 +538,12 @@ def print_summary(rows: Sequence[dict[str, Any]], quiet: bool) -> None:
         return
     table = Table("image", "target", "label", "probability", "note", box=None)
     for row in rows[:CHUNK]:
-        note = "constant map" if row["degenerate"] else ""
-        table.add_row(Path(row["image"]).name, str(row["target"]), row["label"], f"{row['probability']:.3f}", note)
+        notes = ["constant map"] * row["degenerate"]
+        if not row.get("complete", True):
+            notes.append(f"{row['forwards']} masked forwards, not all")
+        table.add_row(
+            Path(row["image"]).name, str(row["target"]), row["label"], f"{row['probability']:.3f}", ", ".join(notes)
+        )
     _err().print(table)
 
 

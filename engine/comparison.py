@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .agreement import agreement, area, blurred, curve
+from .anytime import Budget
 from .atomic import write_bytes
 from .errors import MethodError
 from .explainer import Explainer
@@ -59,6 +60,8 @@ def compare_methods(
     *,
     target: Any = None,
     layer: str | Sequence[str] | None = None,
+    budget: Budget | None = None,
+    timeout: float | None = None,
     colormap: str = "jet",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Comparison:
@@ -79,6 +82,10 @@ def compare_methods(
         As in `Explainer.explain`.
     layer : str or sequence of str, optional
         As in `Explainer.explain`.
+    budget : Budget, optional
+        As in `Explainer.explain`, for those methods that masked forwards are run for.
+    timeout : float, optional
+        Seconds that one method may take for one picture.
     colormap : {"jet", "viridis"}, default "jet"
         The colours.
     advance : callable, optional
@@ -97,12 +104,13 @@ def compare_methods(
         If `out` cannot be written.
     """
     ids = list(dict.fromkeys(resolve(name).id for name in methods))
+    asked: dict[str, Any] = {"layer": layer, "budget": _spendable(budget, ids), "timeout": timeout}
     paths, sections, rows = [], [], []
     used: set[str] = set()
     for source in images:
         results = []
         for method in ids:
-            results.append(explainer.explain(source, method=method, target=target, layer=layer))
+            results.append(_explained(explainer, source, method, target, **asked))
             advance(1)
         name = _fresh(results[0].names[0], used)
         sheet = grid_of(results, colormap=colormap, title=name)
@@ -123,6 +131,8 @@ def compare_ways(
     *,
     target: Any = None,
     layer: str | Sequence[str] | None = None,
+    budget: Budget | None = None,
+    timeout: float | None = None,
     steps: int = STEPS,
     colormap: str = "jet",
     advance: Callable[[int], None] = lambda steps: None,
@@ -145,6 +155,10 @@ def compare_ways(
         As in `Explainer.explain`.
     layer : str or sequence of str, optional
         As in `Explainer.explain`.
+    budget : Budget, optional
+        As in `Explainer.explain`, for those methods that masked forwards are run for.
+    timeout : float, optional
+        Seconds that one method may take for one picture.
     steps : int, default 28
         Of the insertion and deletion curves; 0 leaves them out.
     colormap : {"jet", "viridis"}, default "jet"
@@ -175,15 +189,16 @@ def compare_ways(
     if steps < 0:
         raise MethodError(f"steps must be at least 0; got {steps}")
     ids = list(dict.fromkeys(resolve(name).id for name in methods))
+    asked: dict[str, Any] = {"layer": layer, "budget": _spendable(budget, ids), "timeout": timeout}
     (first, reference), (second, other) = ways
     paths, sections, rows = [], [], []
     used: set[str] = set()
     for source in images:
         pairs = []
         for method in ids:
-            one = reference.explain(source, method=method, target=target, layer=layer)
-            asked = one.targets[0].tolist() if target is None else target
-            pairs.append((one, other.explain(source, method=method, target=asked, layer=layer)))
+            one = _explained(reference, source, method, target, **asked)
+            same = one.targets[0].tolist() if target is None else target
+            pairs.append((one, _explained(other, source, method, same, **asked)))
             advance(1)
         name = _fresh(pairs[0][0].names[0], used)
         found = [row for pair in pairs for row in _agreements(reference, source, pair, name, steps)]
@@ -237,6 +252,21 @@ def grid_of(results: Sequence[Explanation], *, colormap: str = "jet", title: str
     return grid(cells, row_titles=labels, column_titles=columns, title=title, colormap=colormap)
 
 
+def _spendable(budget: Budget | None, methods: Sequence[str]) -> Budget | None:
+    """Refuse a budget that no method can spend."""
+    if budget is not None and all(METHODS[method].runs is None for method in methods):
+        raise MethodError(f"a budget is for methods of many masked forwards; {', '.join(methods)}: none to leave out")
+    return budget
+
+
+def _explained(
+    explainer: Explainer, source: Any, method: str, target: Any, *, budget: Budget | None, **asked: Any
+) -> Explanation:
+    """Explain one picture; a budget is for the methods that have one."""
+    spent = budget if METHODS[method].runs is not None else None
+    return explainer.explain(source, method=method, target=target, budget=spent, **asked)
+
+
 def _fresh(name: str, used: set[str]) -> str:
     """Return a file name that no other picture of this run has."""
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "image"
@@ -261,11 +291,17 @@ def _table(results: Sequence[Explanation]) -> Table:
         for r in results:
             heat = r.heatmaps[0, t]
             y, x = divmod(int(heat.argmax()), heat.shape[1])
-            peaks.append("constant map" if r.degenerate[0, t] else f"row {y}, column {x}; mean {heat.mean():.2f}")
+            peak = "constant map" if r.degenerate[0, t] else f"row {y}, column {x}; mean {heat.mean():.2f}"
+            peaks.append(peak if _complete(r, t) else f"{peak}; {r.flags['forwards'][0, t]} masked forwards, not all")
         rows.append((label, f"{first.probabilities[0, t]:.3f}", *peaks))
     return Table(
         ("target", "probability", *(r.method for r in results)), rows, "Where each map peaks, in pixels of the input"
     )
+
+
+def _complete(result: Explanation, target: int) -> bool:
+    """Tell whether a budget left nothing out."""
+    return bool(result.flags["complete"][0, target]) if "complete" in result.flags else True
 
 
 def _figures(results: Sequence[Explanation], name: str) -> list[dict[str, Any]]:
@@ -279,6 +315,7 @@ def _figures(results: Sequence[Explanation], name: str) -> list[dict[str, Any]]:
             "label": r.labels[0][t],
             "probability": float(r.probabilities[0, t]),
             "degenerate": bool(r.degenerate[0, t]),
+            "complete": _complete(r, t),
             "mean": float(r.heatmaps[0, t].mean()),
         }
         for r in results

@@ -122,6 +122,7 @@ class Device:
         """
 
         def queued() -> T:
+            """Do the work in the stream's turn."""
             with self._lock, self.current():
                 return work()
 
@@ -197,7 +198,7 @@ class Port:
         if size not in BUCKETS or not self._batched or any(len(feed) != n for feed in feeds.values()):
             options.add_run_config_entry("gpu_graph_id", NO_GRAPH)
             return self._plain(feeds, options)
-        given, outputs = self._held.pop(size, None) or self._buffers(feeds, size)
+        given, outputs = self._held.pop(size) if size in self._held else self._buffers(feeds, size)
         for name, buffer in given.items():
             buffer[:n] = self._taken(feeds[name], self._inputs[name])
             buffer[n:] = buffer[n - 1 : n]
@@ -250,7 +251,8 @@ def on_host(array: Array) -> Array:
         A NumPy array; the same one where it was on the host.
     """
     fetch = getattr(array, "get", None)
-    return array if fetch is None else fetch()  # type: ignore[no-any-return]
+    fetched: Array = array if fetch is None else fetch()
+    return fetched
 
 
 def library_folders(search: Sequence[str]) -> list[Path]:

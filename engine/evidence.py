@@ -316,9 +316,7 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
         grads = _propagate(question, named, target_table.seeds(column, logits).astype(logits.dtype, copy=False))
     return Evidence(
         logits,
-        target_table.class_indices(column, logits),
-        target_table.values(column, logits),
-        target_table.describe(column, logits, question.labels),
+        *_described(column, logits, question.labels),
         question.activations(named),
         grads,
         _asker(question, column, logits),
@@ -326,6 +324,23 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
         column,
         named,
     )
+
+
+def _described(
+    column: Sequence[Target], logits: Array, labels: Sequence[str]
+) -> tuple[Array, npt.NDArray[np.float32], tuple[str, ...]]:
+    """Return the class, the value and the name of each image's target; plain classes without a second look at all scores."""
+    plain = plain_column([column])
+    if plain is None:
+        return (
+            target_table.class_indices(column, logits),
+            target_table.values(column, logits),
+            target_table.describe(column, logits, labels),
+        )
+    target = np.array(
+        [int(row.argmax()) if t.index is None else settled(t.index) for t, row in zip(plain, logits, strict=True)], np.int64
+    )
+    return (target, *_of_class(logits, target, labels))
 
 
 def _propagate(question: Question, named: dict[str, Array], seed: Array) -> tuple[Array, ...]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from . import targets as target_table
 from .anytime import Budget, draw_in_rounds
 from .device import on_host
 from .errors import InputError, LayerError, MethodError, TargetError
+from .estimate import cost_of
 from .evidence import Evidence, Question, gather, map_in_graph, plain_column
 from .explanation import Explanation
 from .forwards import Forwards, score_of
@@ -53,6 +55,7 @@ Array = npt.NDArray[Any]
 
 BATCH = 32  # images a run on a device; ResNet-50's activations and gradients then stay below 1 GB
 CPU_BATCH = 4  # on a CPU: runs of 4 took 0.84 (MobileNetV2) to 0.97 (ResNet-50) of the time of one run of 16
+CPU_GRADIENT_BATCH = 2  # of gradients at the image, which hold twice the tensors: runs of 4 took 1.0 to 1.09 of its time
 MAP_OUTPUTS = {"logits", "explained", "map", "heat", "degenerate", "signed"}  # any other is a flag of the method
 DEVICE_CHUNK = 128  # masked forwards a run on a device
 ARENA = 3  # what ONNX Runtime's arena holds, in multiples of the tensors alive: it grows by doubling
@@ -90,12 +93,12 @@ class _Plan:
 
     @property
     def expected(self) -> int:
-        """How many masked forwards, or tails, one image takes."""
-        if self.method.runs is None:
-            return 0
-        return sum(
-            self.method.runs(self.options, layer.channels, layer.grid[0] * layer.grid[1]) for layer in self.layers
-        )
+        """How many runs of other inputs, or tails, one image takes."""
+        costs = [
+            cost_of(self.method, self.options, channels=layer.channels, cells=layer.grid[0] * layer.grid[1])
+            for layer in self.layers
+        ]
+        return sum(cost.forwards - 1 + cost.tails for cost in costs)  # the first forward is that of the image itself
 
     @property
     def needs_gradients(self) -> bool:
@@ -233,7 +236,8 @@ class Explainer:
         tta : bool, default False
             Average six runs: plain and mirrored, each at 0.9, 1.0 and 1.1 times the input.
         mask_space : {"normalised", "raw"}, default "normalised"
-            What hidden pixels show to methods that mask: zero after preprocessing, which is the mean colour, or black.
+            What hidden pixels show to methods that mask: zero after preprocessing, which is the mean colour, or black. A
+            variant that is defined by one of them keeps it; the provenance says which.
         budget : Budget, optional
             Stop a method of masked forwards early; the flags ``complete``, ``forwards``, ``stability`` and ``bound`` say
             how far it came.
@@ -280,9 +284,7 @@ class Explainer:
         chunks: list[list[_Column]] = []
         limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
         with limited as limits, self._sessions.place() as placed:
-            step = (
-                self._batch if budget is None else 1
-            )  # what a budget allows an image does not depend on its neighbours
+            step = self._batch if budget is None else 1  # what a budget allows does not depend on the neighbours
             for start in range(0, len(x), step):
                 rows = slice(start, start + step)
                 limits.check()
@@ -386,14 +388,14 @@ class Explainer:
         x = prepare(images, self.preprocess).x
         column = self._one_column(target, len(x))
         parts = []
-        for start, part in self._parts(x):
+        for start, part in self._parts(x, CPU_GRADIENT_BATCH if self._on_cpu else BATCH):
             rows = column[start : start + len(part)]
             logits = np.zeros((len(part), self.manifest.classes), np.float32)
             if not all(isinstance(t, target_table.Logit) and t.index is not None for t in rows):
                 logits = self._sessions.run("forward", (), {"x": part})["logits"]
             seed = target_table.seeds(rows, logits).astype(logits.dtype, copy=False)
             parts.append(self._sessions.run("input_gradient", (), {"x": part, "seed": seed})["input_gradient"])
-        return np.concatenate(parts)
+        return _joined(parts)
 
     # one request, step by step -----------------------------------------------------------------------------------
 
@@ -452,7 +454,8 @@ class Explainer:
         size = self.preprocess.size
         plain = (chosen, full) == validate(method) and not eigen_smooth and len(names) == 1
         in_graph = plain and self._sessions.source.offers(f"map_{method.id}", names)
-        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size, in_graph, mask_space)
+        space = method.mask_space.get(chosen, mask_space)
+        return _Plan(method, chosen, full, layers, pipeline, joined, eigen_smooth, size, in_graph, space)
 
     def _resolve(self, layer: str | Sequence[str] | None) -> tuple[str, ...]:
         """Return layer names, each once, the shallowest first."""
@@ -474,10 +477,11 @@ class Explainer:
         """Whether the model runs on the host."""
         return self._sessions.providers[0].name == "CPUExecutionProvider"
 
-    def _parts(self, x: Array) -> Iterator[tuple[int, Array]]:
-        """Cut a batch into runs, each with the place of its first image."""
-        for start in range(0, len(x), self._batch):
-            yield start, x[start : start + self._batch]
+    def _parts(self, x: Array, most: int = BATCH) -> Iterator[tuple[int, Array]]:
+        """Cut a batch into runs of no more than `most`, each with the place of its first image."""
+        size = self.manifest.batch or min(self._batch, most)
+        for start in range(0, len(x), size):
+            yield start, x[start : start + size]
 
     def _one_column(self, target: Any, n: int) -> list[Target]:
         """Parse a target of which there may be only one an image."""
@@ -516,12 +520,11 @@ class Explainer:
 
     def _hidden(self, plan: _Plan, x: Array) -> Array | None:
         """Return what a hidden pixel shows, broadcastable to a batch; None where that is zero."""
-        return None if plan.mask_space == "normalised" else self._black(x)
-
-    def _black(self, x: Array) -> Array:
-        """Return what a black pixel of the raw image becomes, broadcastable to a batch."""
+        if plan.mask_space == "normalised":
+            return None
         shape = (1, 1, 1, -1) if self.preprocess.layout == "nhwc" else (1, -1, 1, 1)
-        values: Array = namespace(x).asarray(self.preprocess.black, dtype=x.dtype).reshape(shape)
+        dtype = x.dtype if x.dtype.kind == "f" else np.float32  # of integers, too, a part may show through a mask
+        values: Array = namespace(x).asarray(self.preprocess.black, dtype=dtype).reshape(shape)
         return values
 
     def _planner(self, x: Array) -> Planner:
@@ -573,7 +576,7 @@ class Explainer:
             plan.expected,
         )
         n = len(question.x)
-        flags = {**drawn.drawing.flags, "complete": np.full(n, drawn.complete), "forwards": forwards.done.copy()}
+        flags = {**drawn.drawing.flags, "complete": np.full(n, drawn.complete), "forwards": drawn.forwards}
         if drawn.stability is not None:
             flags["stability"] = drawn.stability
         return replace(drawn.drawing, flags=flags)
@@ -654,7 +657,6 @@ class Explainer:
             "piecewise": plan.layers[index].piecewise,
             "score_of": partial(score_of, evidence.column, evidence.logits),
             "hidden": self._hidden(plan, x),
-            "hidden_raw": self._black(x),
             "tokens": layer.layout in ("tokens", "tokens_first"),
             **ways(question, evidence, index),
             **({} if forwards is None else forwards.offered(layer, evidence.named if len(plan.layers) == 1 else {})),
@@ -669,18 +671,19 @@ class Explainer:
         logits = self._sessions.run("forward", (), {"x": x}, request.limits)["logits"]
         pinned = [target_table.pin(column, logits) for column in columns]
         width = 2 if self.preprocess.layout == "nhwc" else 3
-        clean = self._columns(plan, request, x, pinned)
+        n = 2 * len(TTA_GAINS)
+        clean = self._columns(plan, _part(request, 0, n), x, pinned)
         sums = [(np.zeros_like(c.heat), [np.zeros_like(r) for r in c.raws]) for c in clean]
         flat = [np.ones_like(c.degenerate) for c in clean]
-        for mirrored in (False, True):
-            for gain in TTA_GAINS:
-                moved = (np.flip(x, width) if mirrored else x) * np.asarray(gain, x.dtype)
-                for place, column in enumerate(self._columns(plan, request, moved, pinned)):
-                    sums[place][0][:] += np.flip(column.heat, 2) if mirrored else column.heat
-                    for total, raw in zip(sums[place][1], column.raws, strict=True):
-                        total += np.flip(raw, 2) if mirrored else raw
-                    flat[place] &= column.degenerate
-        n = 2 * len(TTA_GAINS)
+        kinds = sorted(product((False, True), TTA_GAINS), key=lambda kind: kind != (False, 1.0))
+        for turn, (mirrored, gain) in enumerate(kinds):
+            moved = (np.flip(x, width) if mirrored else x) * np.asarray(gain, x.dtype)
+            made = clean if turn == 0 else self._columns(plan, _part(request, turn, n), moved, pinned)
+            for place, column in enumerate(made):
+                sums[place][0][:] += np.flip(column.heat, 2) if mirrored else column.heat
+                for total, raw in zip(sums[place][1], column.raws, strict=True):
+                    total += np.flip(raw, 2) if mirrored else raw
+                flat[place] &= column.degenerate
         return [
             replace(column, heat=heat / n, raws=tuple(raw / n for raw in raws), degenerate=gone)
             for column, (heat, raws), gone in zip(clean, sums, flat, strict=True)
@@ -730,7 +733,7 @@ class Explainer:
             "fuse": plan.fuse if len(plan.layers) > 1 else None,
             "eigen_smooth": plan.eigen_smooth,
             "tta": tta,
-            **({"mask_space": plan.mask_space} if plan.by_forwards else {}),
+            **({"mask_space": plan.mask_space} if {"masked_of", "hidden"} & set(plan.method.needs) else {}),
         }
 
     @cached_property
@@ -757,6 +760,14 @@ def _within(
 ) -> Callable[[float], None] | None:
     """Return a callable that turns the share of one batch into images done."""
     return None if progress is None else lambda share: progress(start + share * images, total)
+
+
+def _part(request: _Request, turn: int, turns: int) -> _Request:
+    """Return the request of one of several turns, whose progress is a part of the whole."""
+    report = request.progress
+    if report is None:
+        return request
+    return replace(request, progress=lambda share: report((turn + share) / turns))
 
 
 def _buffers_like(x: Array) -> Callable[[int], Array]:

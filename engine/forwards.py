@@ -9,7 +9,8 @@ the batch lasts, and no mask is as large as the image until it is written into a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -49,10 +50,13 @@ class Share:
         The share of each call's masks, in (0, 1]; the masks of the largest spatial deviation come first.
     until : float
         The time (`time.monotonic`) after which no more rows are begun.
+    most : int or float
+        Masks and edits of one image that `Forwards.used` may hold.
     """
 
     part: float = 1.0
     until: float = float("inf")
+    most: float = float("inf")
 
 
 class Forwards:
@@ -102,7 +106,9 @@ class Forwards:
         self._edited: dict[Hashable, Scored] = {}  # by layer and edit
         self._known: dict[Hashable, Array] = {}  # logits (C,) by what was run
         self.share = Share()
-        self.done = np.zeros(len(question.x), np.int64)  # rows run, by image
+        self.used: list[set[Hashable]] | None = None  # by image, what one target's map is made of; kept where a share is set
+        self.started, self.images = time.monotonic(), len(question.x)
+        self._rows = 0  # that have been run
         self.complete = True  # whether every row that was asked for is there
 
     def offered(self, layer: Layer, known: dict[str, Array]) -> dict[str, Callable[..., Any]]:
@@ -164,6 +170,8 @@ class Forwards:
         twins: list[tuple[int, int, Hashable]] = []
         for i, j in chosen:
             key = (i, keys[i][j])
+            if not self._admits(i, key):
+                continue
             if key in self._known:
                 answer[i, j], live[i, j] = self._known[key], True
             elif key in first:
@@ -171,7 +179,8 @@ class Forwards:
             else:
                 first[key] = (i, j)
         rows = np.array(list(first.values()), np.int64).reshape(-1, 2)
-        self._run(masks, rows, answer, live)
+        for i, j in rows[~self._run(masks, rows, answer, live)].tolist():
+            self._forget(i, (i, keys[i][j]))
         for i, j, key in twins:
             answer[i, j], live[i, j] = answer[first[key]], live[first[key]]
         self._check(answer, live, rows)
@@ -239,6 +248,7 @@ class Forwards:
                 "seed": seed[rows].astype(np.float32, copy=False),
             }
             pieces.append(question.sessions.run_unchecked("input_gradient", (), feeds, question.limits))
+            self._report(len(feeds["x"]))
         logits = _joined([piece["logits"] for piece in pieces])
         if not np.isfinite(logits).all():
             bad = images[~np.isfinite(logits).all(1)]
@@ -253,33 +263,40 @@ class Forwards:
     def _ablated(self, layer: Layer, known: dict[str, Array], values: Array, only: Array | None = None) -> Scored:
         """Set one channel at a time to a value; the most varied channels alone where a share is set."""
         tail, values = self._tail(layer, known), _on_host(values)
-        only = None if only is None else _on_host(only)
-        if self.share.part < 1 and tail.head is None:
-            flat = tail.acts.reshape(*tail.acts.shape[:2], -1)
-            wanted = np.ones(flat.shape[:2], bool) if only is None else only
-            only = np.zeros_like(wanted)
-            for i, j in self._chosen(wanted, _on_host(flat.std(2))):
-                only[i, j] = True
+        wanted = np.ones(tail.acts.shape[:2], bool) if only is None else _on_host(only)
+        if self.used is not None and tail.head is None:
+            wanted = self._allowed(layer.name, wanted, tail.acts.std((2, 3)))
         key = (layer.name, _digest(np.ascontiguousarray(values)))
-        known = self._edited.get(key)
-        fresh = np.ones(tail.acts.shape[:2], bool) if only is None else only
-        fresh = fresh if known is None else fresh & ~known.live
-        if fresh.any() or known is None:
-            found = _finite(tail.ablated_of(values, fresh))
-            self.done += fresh.sum(1)
-            if known is not None:
-                logits = np.where(fresh[:, :, None], found.logits, known.logits)
-                found = Scored(logits, fresh | known.live)
-            self._edited[key] = found
-        return self._edited[key]
+        return self._once(key, wanted, partial(tail.ablated_of, values))
 
     def _cells(self, layer: Layer, known: dict[str, Array], gaussian: bool) -> Scored:
-        """Keep one cell at a time."""
-        key = (layer.name, gaussian)
-        if key not in self._edited:
-            self._edited[key] = _finite(self._tail(layer, known).cells_of(gaussian))
-            self.done += self._edited[key].live.sum(1)
-        return self._edited[key]
+        """Keep one cell at a time; the cells of the largest activations alone where a share is set."""
+        tail = self._tail(layer, known)
+        size = abs(tail.acts).sum(1).reshape(len(tail.acts), -1)
+        wanted = np.ones(size.shape, bool)
+        if self.used is not None and tail.head is None:
+            wanted = self._allowed(layer.name, wanted, size)
+        return self._once((layer.name, gaussian), wanted, partial(tail.cells_of, gaussian))
+
+    def _allowed(self, layer: str, wanted: Array, promise: Array) -> Array:
+        """Return which of the edits a share allows, the most promising of each image."""
+        allowed = np.zeros_like(wanted)
+        for i, j in self._chosen(wanted, _on_host(promise)):
+            allowed[i, j] = self._admits(i, (layer, j))
+        return allowed
+
+    def _once(self, key: Hashable, wanted: Array, ask: Callable[[Array], Scored]) -> Scored:
+        """Return edits of a layer; those that are known are not run again."""
+        known = self._edited.get(key)
+        fresh = wanted if known is None else wanted & ~known.live
+        if known is None or fresh.any():
+            found = _finite(ask(fresh))
+            if known is not None:
+                found = Scored(np.where(fresh[:, :, None], found.logits, known.logits), fresh | known.live)
+            self._edited[key] = known = found
+        if (known.live == wanted).all():
+            return known
+        return Scored(np.where(wanted[:, :, None], known.logits, np.float32(0)), wanted)
 
     def _tail(self, layer: Layer, known: dict[str, Array]) -> Tail:
         """Return the way from a layer to the logits; the model is run up to the layer where that is not known."""
@@ -295,8 +312,14 @@ class Forwards:
                 raise MemoryBoundError(
                     f"one run of the tail behind {layer.name!r} does not fit {self._memory / 2**20:.0f} MB: allow more memory"
                 )
+
+            def run(kind: str, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+                made = question.sessions.run_unchecked(kind, (layer.name,), feeds, question.limits)
+                self._report(len(feeds["activations.0"]))
+                return made
+
             tail = Tail(
-                lambda kind, feeds: question.sessions.run_unchecked(kind, (layer.name,), feeds, question.limits),
+                run,
                 acts,
                 contexts,
                 _on_host(named["logits"]).astype(np.float32, copy=False),
@@ -348,10 +371,33 @@ class Forwards:
             ranked.sort()
         return [(i, j) for _, i, j in ranked]
 
-    def _run(self, masks: Masks, rows: Array, answer: Array, live: Array) -> None:
-        """Have rows (image, mask) run, and put their logits into place."""
+    def _admits(self, image: int, key: Hashable) -> bool:
+        """Tell whether one target's map may be made of one more mask or edit."""
+        used = None if self.used is None else self.used[image]
+        if used is None or key in used:
+            return True
+        if len(used) >= self.share.most:
+            self.complete = False
+            return False
+        used.add(key)
+        return True
+
+    def _forget(self, image: int, key: Hashable) -> None:
+        """Take back what was admitted and has not been run."""
+        if self.used is not None:
+            self.used[image].discard(key)
+
+    def _report(self, rows: int) -> None:
+        """Say that more rows have been run."""
+        self._rows += rows
+        if self._progress is not None:
+            self._progress(self._rows)
+
+    def _run(self, masks: Masks, rows: Array, answer: Array, live: Array) -> Array:
+        """Have rows (image, mask) run, and put their logits into place; tell which were."""
+        done = np.zeros(len(rows), bool)
         if not len(rows):
-            return
+            return done
         x, maps = self._question.x, masks.maps
         hidden = self._hidden if masks.hidden is None else masks.hidden
         noise, noise_on = self._noise(masks)
@@ -383,19 +429,25 @@ class Forwards:
             else:
                 live[which, places] = True
 
-        done = np.zeros(len(rows), bool)
-
         def take(start: int, stop: int, logits: Array) -> None:
             answer[rows[start:stop, 0], rows[start:stop, 1]] = _on_host(logits)
             done[start:stop] = True
-            np.add.at(self.done, rows[start:stop, 0], 1)
-            if self._progress is not None:
-                self._progress(int(self.done.sum()))
 
-        self._planner.run(Job(len(rows), fill, take, self._question.limits, self.share.until))
+        before = self._rows
+        self._planner.run(
+            Job(
+                len(rows),
+                fill,
+                take,
+                self._question.limits,
+                self.share.until,
+                lambda taken: self._report(before + taken - self._rows),
+            )
+        )
         live[rows[~done, 0], rows[~done, 1]] = False
         self.complete &= bool(done.all())
         answer[~live] = 0
+        return done
 
     def _noise(self, masks: Masks) -> tuple[Array | None, Any]:
         """Return the noise of every image, (N, ...), already times its deviation."""
@@ -475,7 +527,7 @@ def _made(lazy: Lazy, which: Array, places: Array) -> Array:
         return lazy.make(int(which[0]), places)
     parts = {int(i): lazy.make(int(i), places[which == i]) for i in np.unique(which)}
     first = next(iter(parts.values()))
-    made = namespace(first).empty((len(places), *first.shape[1:]), first.dtype)
+    made: Array = namespace(first).empty((len(places), *first.shape[1:]), first.dtype)
     for i, part in parts.items():
         made[which == i] = part
     return made

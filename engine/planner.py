@@ -43,6 +43,9 @@ class Job:
         What may end the job early.
     until : float
         The time (`time.monotonic`) after which no more rows are begun; the job then ends with what it has.
+    tell : callable, optional
+        Told between chunks how many rows have been taken, by the thread that waits for the job and while it holds no lane:
+        so it may take its time, ask the planner for more, or raise.
     """
 
     rows: int
@@ -50,6 +53,8 @@ class Job:
     take: Callable[[int, int, Array], None]
     limits: Limits = UNLIMITED
     until: float = float("inf")
+    tell: Callable[[int], None] | None = None
+    _taken: int = field(default=0, init=False)
     _next: int = field(default=0, init=False)  # rows begun
     _back: list[tuple[int, int]] = field(default_factory=list, init=False)  # rows to be begun once more
     _running: int = field(default=0, init=False)
@@ -150,17 +155,22 @@ class Planner:
 
     def _serve_until_over(self, job: Job) -> None:
         """Wait for the job, running chunks whenever a lane is free."""
+        told = 0
         while True:
+            pieces: list[_Piece] = []
             with self._changed:
-                while not job.over and (self._driving >= self._lanes or not any(j.waiting for j in self._jobs)):
+                while not job.over and job._taken == told and self._is_busy():
                     self._changed.wait()
-                if job.over:
-                    return
-                pieces = self._choose()
-                if not pieces:
-                    continue
-                self._driving += 1
-                buffer = self._buffers.pop() if self._buffers else None
+                over, fresh, told = job.over, job._taken > told, job._taken
+                if not over and not fresh and (pieces := self._choose()):
+                    self._driving += 1
+                    buffer = self._buffers.pop() if self._buffers else None
+            if fresh and job.tell is not None:
+                job.tell(told)
+            if over:
+                return
+            if not pieces:
+                continue
             try:
                 buffer = self._run_pieces(pieces, buffer)
             except BaseException:
@@ -172,6 +182,10 @@ class Planner:
                     if buffer is not None and len(buffer) == self.chunk:
                         self._buffers.append(buffer)
                     self._changed.notify_all()
+
+    def _is_busy(self) -> bool:
+        """Tell whether no lane is free, or nothing is left to begin; called under the lock."""
+        return self._driving >= self._lanes or not any(job.waiting for job in self._jobs)
 
     def _choose(self) -> list[_Piece]:
         """Take the next chunk's rows, the same share of every job in turn; called under the lock."""
@@ -205,6 +219,9 @@ class Planner:
                 stop = place + piece.stop - piece.start
                 _blaming(piece.job, piece.job.take, piece.start, piece.stop, logits[place:stop])
                 place = stop
+            with self._changed:
+                for piece in pieces:
+                    piece.job._taken += piece.stop - piece.start
         except Exception as error:  # noqa: BLE001  whoever waits for these rows raises it
             self._failed(pieces, error)
             buffer = None

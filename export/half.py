@@ -19,7 +19,7 @@ ViT, the gradient at the image differs from float32's by 15, 3, 3 and 1 %, and b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -90,8 +90,8 @@ class Half:
         program = self._source.program(kind, layers)
         if kind not in NARROWED:
             return program
-        read = onnx.load_from_string if isinstance(program.model, bytes) else onnx.load
-        model = read(program.model)
+        given = program.model
+        model = onnx.load_from_string(given) if isinstance(given, bytes) else onnx.load(given)
         if not narrow(model) and "x" in program.inputs:
             raise ModelError("float16 was asked for, and the model has no convolution or matrix product to narrow")
         try:
@@ -267,14 +267,14 @@ def _captured(node: onnx.NodeProto) -> list[str]:
     return [name for graph in inside for inner in graph.node for name in [*inner.input, *_captured(inner)]]
 
 
-def _allowed(node: onnx.NodeProto, opset: int, is_float: object) -> tuple[set[int], set[int]] | None:
+def _allowed(node: onnx.NodeProto, opset: int, is_float: Callable[[str], bool]) -> tuple[set[int], set[int]] | None:
     """Return the places of a node that its operator lets be float16; None where float32 is all it takes."""
     inputs, outputs, fixed = _formal(node.op_type, opset)
     found: list[set[int]] = []
     for names, formals in ((node.input, inputs), (node.output, outputs)):
         places: set[int] = set()
         for i, name in enumerate(names):
-            if not name or not is_float(name):  # type: ignore[operator]
+            if not name or not is_float(name):
                 continue
             variable = formals[min(i, len(formals) - 1)]
             if variable == "tensor(float)":

@@ -121,7 +121,8 @@ def export(
         classifier, name=name, labels=labels, preprocess=preprocess, layer=first, grid=grid, prefix=prefix
     )
     live = Live(classifier, manifest)
-    chosen = list(dict.fromkeys(live.resolve(layer).name for layer in layers or [manifest.default_layer.name]))
+    asked_for = {live.resolve(layer).name for layer in layers or [manifest.default_layer.name]}
+    chosen = [layer.name for layer in manifest.layers if layer.name in asked_for]  # as an explainer asks for them
     checked = [] if "gradient" not in kinds else chosen
     manifest = replace(manifest, verification=verify(classifier, live, checked, gradients=bool(checked)))
     weights = _Weights()

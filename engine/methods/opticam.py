@@ -51,7 +51,6 @@ def opticam(
     target: Array,
     size: tuple[int, int],
     hidden: Array | None,
-    hidden_raw: Array,
     target_at: Callable[[Array, Rows], tuple[Array, Array]],
     logits_at: LogitsAt,
     image_gradient_of: ImageGradientOf,
@@ -79,8 +78,8 @@ def opticam(
         Class explained, -1 where the target is no single class.
     size : tuple of int
         ``(H, W)`` of the input.
-    hidden, hidden_raw : ndarray, broadcastable to `x`
-        What a hidden pixel shows, in the request's mask space (zero where None) and as black of the raw image.
+    hidden : ndarray, broadcastable to `x`, or None
+        What a hidden pixel shows: zero where None.
     target_at : callable
         ``(logits (M,C), images (M,))`` gives the target scalar (M,) and its cotangent (M,C) at other logits.
     logits_at : callable
@@ -88,8 +87,8 @@ def opticam(
     image_gradient_of : callable
         ``(inputs, cotangents (M,C), images (M,))`` gives the logits of the inputs and the gradient at them.
     variant : {"camrt", "official", "official-demo"}
-        "camrt" masks in the request's space and returns the best weights seen, image by image. "official" hides by black
-        and returns the last weights. "official-demo" has besides fewer iterations and stops the batch early.
+        "camrt" returns the best weights seen, image by image. "official" returns the last weights, and is defined by black
+        as what hides (its row of the table says so). "official-demo" has besides fewer iterations and stops the batch early.
     iters : int
         Adam's steps; 0 gives the mean of ReLU(A).
     lr : float
@@ -141,7 +140,7 @@ def opticam(
     clean, seeds = goal(whole, np.arange(len(x)))
     model = _Model(goal, logits_at, image_gradient_of, seeds)
     search = _Search((len(x), acts.shape[1]), clean if loss == "norm" else None)
-    scene = whole_scene = _Scene(acts, x, hidden if variant == "camrt" else hidden_raw, size, NORMS[norm])
+    scene = whole_scene = _Scene(acts, x, hidden, size, NORMS[norm])
     rows, every = np.arange(len(x)), max(1, iters // CHECKS)
     for step in range(iters):
         values, gradient = model.ask(scene.masked(search.weights[rows]), rows)
@@ -396,7 +395,6 @@ register(
             "target",
             "size",
             "hidden",
-            "hidden_raw",
             "target_at",
             "logits_at",
             "image_gradient_of",
@@ -407,6 +405,7 @@ register(
         paper="arXiv:2301.07002",
         title="Opti-CAM",
         variants=("camrt", "official", "official-demo"),
+        mask_space={"official": "raw", "official-demo": "raw"},
         options={
             "iters": Option(100, "integer", "Adam's steps", low=0, by_variant={"official-demo": 50}),
             "lr": Option(0.1, "number", "Adam's step size", low=0),

@@ -67,7 +67,8 @@ def raw_map(
     -----
     Cost: the method's own, one weighted sum over the activations, and one pass over the map for the check.
     """
-    evidence = {name: _at_least_single(value) for name, value in evidence.items()}
+    read = {"acts", *method.needs} & set(evidence)
+    evidence = {name: _at_least_single(evidence[name]) for name in read}
     kept = {name: value for name, value in options.items() if name in method.options}
     try:
         with np.errstate(all="ignore"):  # what is not finite is named below

@@ -56,7 +56,6 @@ EVIDENCE: Mapping[str, str] = MappingProxyType(
         "logits_at": "callable x -> logits (N,C) of other inputs",
         "image_gradient_of": "callable (x, seed, images) -> (logits, gradient like x); images says which of the N each row is",
         "hidden": "what a hidden pixel shows in the request's mask space, broadcastable to x",
-        "hidden_raw": "what a hidden pixel shows where black of the raw image hides, broadcastable to x",
         "target_at": "callable (logits (M,C), images (M,)) -> value (M,) and cotangent (M,C) of the images' targets there",
     }
 )
@@ -247,6 +246,8 @@ class Method:
     runs : callable, optional
         ``runs(options, channels, cells)``: how many masked forwards, or tails, one image takes at one layer; for methods
         that hide.
+    mask_space : mapping of str to str
+        What hides in variants that are defined by it ("normalised" or "raw"); the request says it for all others.
     stages : bool
         Whether the method takes the last layer of every resolution (`camrt.stages`) where no layer is given.
     """
@@ -268,6 +269,7 @@ class Method:
     class_free: bool = False
     fuse: str | Mapping[str, str] = "mean"
     runs: Callable[[Mapping[str, Any], int, int], int] | None = None
+    mask_space: Mapping[str, str] = field(default_factory=dict)
     stages: bool = False
 
     def relu_of(self, variant: str) -> bool:

@@ -22,18 +22,10 @@ __all__ = ["blend", "complement", "gate", "is_aligned", "scale", "sign", "step",
 BLOCK = 16  # channels of the widest blocked layout
 CLIPS = {"Clip", "HardSigmoid"}
 FUSED = {"Clip", "LeakyRelu", "Relu"}  # activations that it fuses into the convolution before them
-OUTSIDE = {
-    "ConvTranspose",
-    "Expand",
-    "Reshape",
-    "Slice",
-    "Transpose",
-}  # computed outside it; Pad too, but fused pads fail
+OUTSIDE = {"ConvTranspose", "Expand", "Reshape", "Slice"}  # computed outside it; Pad too, but fused pads fail
 SMALLEST_BOUND = 2.0**-100  # below, 2^127 does not lift the distance of two neighbours to 1
 LARGEST_BOUND = 2.0**100  # above, a number divided by a power of two may be subnormal
-NO_OFFSET = -(
-    2.0**-100
-)  # a beta that changes no mask: OpenVINO 2026.4 reads one of exactly 0 as absent, which means 0.5
+NO_OFFSET = -(2.0**-100)  # a beta that changes no mask: OpenVINO 2026.4 reads exactly 0 as absent, which means 0.5
 
 
 def gate(e: Emit, g: ir.Value, value: ir.Value, *, low: float | None = None, high: float | None = None) -> ir.Value:

@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from .emit import Emit, described, dims
 from .gate import complement, is_aligned, scale, step, stops_at
-from .window import FAR, Window, spatial_slice, weave_blocks
+from .window import FAR, Window, interleave, spatial_slice
 
-__all__ = ["to_first_maxima"]
+__all__ = ["can_pick", "picked", "to_first_maxima"]
 
 BLOCKED = {"BatchNormalization", "Clip", "Conv", "MaxPool", "Relu"}  # what ONNX Runtime computes in its blocked layout
 
@@ -44,7 +44,7 @@ def to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Wind
     onnx_ir.Value or None
         `g` at the first element, in raster order, that equals the maximum of its window; zero elsewhere.
     """
-    if not _fits(x, y, g, window):
+    if x.dtype != ir.DataType.FLOAT or not (is_aligned(y) and can_pick(x, y, g, window) and _overlap(window)):
         return None
     sizes = [-(-n // s) for n, s in zip(window.sizes, window.strides, strict=True)]
     taps = list(product(*(range(k) for k in window.kernel)))
@@ -53,36 +53,39 @@ def to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Wind
         starts = [k * d - b for k, d, b in zip(offsets, window.dilations, window.begins, strict=True)]
         taken = g
         if offsets != taps[-1]:
-            tap = _picked(e, x, starts, window.strides, window.counts)
+            tap = picked(e, x, starts, window.strides, window.counts)
             lower = step(e, described(e.Add(scale(e, y, -1.0, y), tap), y), 0.0, -1.0)
             taken, g = described(e.Mul(g, complement(e, lower)), y), described(e.Mul(g, lower), y)
         places = [divmod(start, s) for start, s in zip(starts, window.strides, strict=True)]
         shift, phase = [-q for q, _ in places], tuple(r for _, r in places)
         if any(shift) or sizes != list(window.counts):
-            taken = _picked(e, taken, shift, [1] * len(shift), sizes)
+            taken = picked(e, taken, shift, [1] * len(shift), sizes)
         phases[phase] = e.Add(taken, phases[phase]) if phase in phases else taken
-    dx = weave_blocks(e, phases, sizes, window.strides, int(dims(y)[1]))
+    dx = interleave(e, phases, sizes, window.strides)
     ends = [n if n < size * s else FAR for n, size, s in zip(window.sizes, sizes, window.strides, strict=True)]
     return spatial_slice(e, dx, [0] * len(ends), ends)
 
 
-def _fits(x: ir.Value, y: ir.Value, g: ir.Value, window: Window) -> bool:
+def can_pick(x: ir.Value, y: ir.Value, g: ir.Value, window: Window) -> bool:
     """
     Return whether `x` is in the blocked layout, and zeros may stand for what lies outside of it.
 
     Every number must be finite. A maximum of zero or less does not matter where Relu follows the pool: no cotangent
-    passes there. All phases of the grid must be met by some tap.
+    passes there.
     """
-    source = x.producer()
-    if source is None or source.op_type not in BLOCKED or x.dtype != ir.DataType.FLOAT or not is_aligned(y):
-        return False
-    axes = list(zip(window.kernel, window.strides, window.dilations, strict=True))
-    meets_all = all(len({k * d % s for k in range(n)}) == s for n, s, d in axes)
+    source, channels = x.producer(), dims(y)[1]
+    inside = source is not None and source.op_type in BLOCKED and isinstance(channels, int)
     padded = any(window.begins) or any(more > 0 for more in window.surplus)
-    return meets_all and prod(window.strides) > 1 and (not padded or stops_at(g, y))
+    return inside and len(window.kernel) == 2 and prod(window.strides) > 1 and (not padded or stops_at(g, y))
 
 
-def _picked(
+def _overlap(window: Window) -> bool:
+    """Return whether windows share elements, and each phase of the grid is met by some tap."""
+    axes = list(zip(window.kernel, window.strides, window.dilations, strict=True))
+    return all(len({k * d % s for k in range(n)}) == s for n, s, d in axes) and any(n > s for n, s, _ in axes)
+
+
+def picked(
     e: Emit,
     x: ir.Value,
     starts: Sequence[int],

@@ -19,7 +19,7 @@ from .conv import transposed
 from .emit import Emit, described, dims
 from .gate import scale, sign
 from .known import size_of
-from .maxima import to_first_maxima
+from .maxima import can_pick, picked, to_first_maxima
 from .table import vjp
 from .window import FAR, Window, extend, interleave, read_window, repeat, spatial_slice, static_sizes
 
@@ -35,7 +35,7 @@ def max_pool(e: Emit, node: ir.Node, g: ir.Value) -> tuple[ir.Value | None, ...]
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
     window = _window(node)
-    dx = to_first_maxima(e, x, y, g, window) if len(window.kernel) == 2 else None
+    dx = to_first_maxima(e, x, y, g, window)
     return (_axis_by_axis(e, x, y, g, window, _rounds_up(node)) if dx is None else dx,)
 
 
@@ -92,7 +92,12 @@ def _to_first_taps(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Windo
     rows = zip(sizes, window.strides, window.sizes, window.begins, strict=True)
     ends = [size * s - n - b for size, s, n, b in rows]
     lowest = float(np.finfo(e.numpy_dtype(x)).min)  # finite: an image of -inf must not find its maximum in the padding
-    phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
+    if can_pick(x, y, g, window):
+        needed = {tuple(r for _, r in tap) for tap in list(product(*places))[:-1]}
+        starts = {phase: [r - b for r, b in zip(phase, window.begins, strict=True)] for phase in sorted(needed)}
+        phases = {phase: picked(e, x, start, window.strides, sizes) for phase, start in starts.items()}
+    else:
+        phases = _split(e, extend(e, x, window.begins, ends, lowest), x, window)
     taken: dict[tuple[int, ...], list[ir.Value]] = {}
     kind = ir.DataType.from_numpy(e.numpy_dtype(g))
     taps = list(product(*places))

@@ -33,7 +33,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .emit import Emit, dims
-from .window import FAR, Window, extend, interleave, repeat, spatial_slice, weave_blocks
+from .window import FAR, Window, extend, interleave, repeat, spatial_slice
 
 __all__ = ["correlated", "without_transpose"]
 
@@ -166,10 +166,7 @@ def _apart(e: Emit, g: ir.Value, w: Array, window: Window) -> ir.Value:
         ends = [n - o + axis[-1][0] for n, o, axis in zip(sizes, window.counts, taps, strict=True)]
         kernel = _chosen(w, taps).swapaxes(0, 1)
         parts[phase] = _conv(e, g, kernel, "phase", begins, ends)
-    channels = w.shape[1]
-    if channels % BLOCK:
-        return _cropped(e, interleave(e, parts, sizes, window.strides), sizes, window)
-    return _cropped(e, weave_blocks(e, parts, sizes, window.strides, channels), sizes, window)
+    return _cropped(e, interleave(e, parts, sizes, window.strides), sizes, window)
 
 
 def _together(e: Emit, g: ir.Value, w: Array, window: Window, side: int) -> ir.Value:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from .emit import Emit, dims
 from .known import refuse, size_of
 
-__all__ = ["Window", "extend", "interleave", "read_window", "repeat", "spatial_slice", "static_sizes", "weave_blocks"]
+__all__ = ["Window", "extend", "interleave", "read_window", "repeat", "spatial_slice", "static_sizes"]
 
 FAR = 2**31 - 1  # an end for Slice that lies beyond every axis, and that 32-bit back ends can hold
 
@@ -199,22 +199,3 @@ def interleave(
         else:
             parts = {head: parts[*head, 0] for head in heads}
     return e.Reshape(parts[()], e.const([0, 0, *(n * s for n, s in zip(sizes, strides, strict=True))]))
-
-
-def weave_blocks(
-    e: Emit, parts: Mapping[tuple[int, ...], ir.Value], sizes: Sequence[int], strides: Sequence[int], channels: int
-) -> ir.Value:
-    """
-    Return what `interleave` does, of images whose channels fill blocks: their positions are moved, not their elements.
-
-    Columns are woven by a Concat of channels, rows by one of lines with the channels last: three quarters of the time.
-    The Reshape keeps ONNX Runtime from moving the change of layout behind that Concat, where it is dear.
-    """
-    (h, w), (rows, columns) = sizes, strides
-    lines = []
-    for row in range(rows):
-        line = [parts[row, column] for column in range(columns)]
-        woven = e.Transpose(line[0] if columns == 1 else e.Concat(*line, axis=1), perm=[0, 2, 3, 1])
-        lines.append(e.Reshape(woven, e.const([0, h, 1, w * columns * channels])))
-    last = lines[0] if rows == 1 else e.Concat(*lines, axis=2)
-    return e.Transpose(e.Reshape(last, e.const([0, h * rows, w * columns, channels])), perm=[0, 3, 1, 2])

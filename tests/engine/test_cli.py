@@ -74,6 +74,44 @@ def test_a_folder_a_glob_and_a_file_name_each_picture_once(model: Path, picture:
     assert len(json.loads(done.stdout)["results"]) == 4
 
 
+def test_what_a_budget_left_out_is_said(model: Path, picture: Path, tmp_path: Path) -> None:
+    asked = ["explain", picture, "-m", model, "--method", "scorecam", "--max-forwards", 2, "-o", tmp_path / "out"]
+    done = camrt(*asked)
+    assert done.returncode == 0, done.stderr
+    assert "2 masked forwards, not all" in done.stderr
+    (row,) = json.loads(camrt(*asked, "--json", "-q").stdout)["results"]
+    assert (row["complete"], row["forwards"]) == (False, 2)
+    both = camrt("compare", *asked[1:4], "--methods", "gradcam,scorecam", *asked[6:], "--json", "-q")
+    assert [row["complete"] for row in json.loads(both.stdout)["results"]] == [True, False]
+
+
+INTERRUPTED = """
+import os, signal, sys
+from camrt import cli, explainer
+run = explainer.Explainer._run_masked
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    return run(*arguments)
+explainer.Explainer._run_masked = interrupted
+sys.argv[0] = "camrt"
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself an interrupt there")
+@pytest.mark.parametrize("command", [("explain", "--method"), ("compare", "--methods")])
+def test_an_interrupt_amid_masked_forwards_ends_at_once_and_leaves_nothing(
+    command: tuple[str, str], model: Path, picture: Path, tmp_path: Path
+) -> None:
+    name, option = command
+    arguments = [name, str(picture), "-m", str(model), option, "scorecam", "-o", str(tmp_path / "out"), "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "camrt: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_compare_writes_a_grid_and_a_report(model: Path, picture: Path, tmp_path: Path) -> None:
     done = camrt(
         "compare", picture, "-m", model, "--methods", "gradcam,Eigen-CAM", "-t", "0", "-o", tmp_path / "out", "-q"

@@ -61,6 +61,23 @@ def pictures(n: int) -> list[np.ndarray]:
     return list(np.random.default_rng(4).integers(0, 256, (n, *tiny.SIZE, 3), np.uint8))
 
 
+def test_a_budget_is_for_methods_of_masked_forwards(explainer: camrt.Explainer, tmp_path: Path) -> None:
+    """The others run as ever; what is cut short is the map that `explain` gives under the same budget, and says so."""
+    (picture,), budget = pictures(1), camrt.Budget(forwards=2)
+    made = compare_methods(explainer, [picture], ["gradcam", "scorecam"], tmp_path / "out", target=1, budget=budget)
+    for row, spent in zip(made.figures["results"], (None, budget), strict=True):
+        alone = explainer.explain(picture, method=row["method"], target=1, budget=spent)
+        assert row["complete"] == (spent is None)
+        assert row["mean"] == float(alone.heatmaps[0, 0].mean())
+    assert "2 masked forwards, not all" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    ways = [("a", explainer), ("b", explainer)]
+    twice = compare_ways(ways, [picture], ["scorecam"], tmp_path / "ways", target=1, budget=budget, steps=0)
+    assert twice.figures["results"][0]["cosine"] == pytest.approx(1)
+    with pytest.raises(MethodError, match="none to leave out"):
+        compare_methods(explainer, [picture], ["gradcam", "lafam"], tmp_path / "none", budget=budget)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_model_agrees_with_itself_entirely(explainer: camrt.Explainer, tmp_path: Path) -> None:
     made = compare_ways(
         [("a", explainer), ("b", explainer)], pictures(2), ["gradcam", "eigencam"], tmp_path, target=[1, 3], steps=5

@@ -10,6 +10,7 @@ import pytest
 
 from camrt.evidence import Question, gather
 from camrt.export.live import open_model
+from camrt.limits import UNLIMITED, Limits
 from camrt.providers import parse_providers
 from camrt.session import Sessions
 from camrt.targets import Logit, LogProbability, pin
@@ -23,9 +24,9 @@ class Counting(Sessions):
         super().__init__(open_model(model), parse_providers("cpu"))
         self.ran: list[str] = []
 
-    def run(self, kind: str, layers: Sequence[str], feeds: Any) -> Any:
+    def run(self, kind: str, layers: Sequence[str], feeds: Any, limits: Limits = UNLIMITED) -> Any:
         self.ran.append(kind)
-        return super().run(kind, layers, feeds)
+        return super().run(kind, layers, feeds, limits)
 
 
 @pytest.fixture

@@ -290,6 +290,14 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "polycam"])
+def test_a_bundle_fuses_layers_in_whatever_order_they_are_named(bundle: Path, method: str) -> None:
+    x, prepared, raw = tiny.images(2), camrt.load(bundle), explainer()
+    for layers in (["a2", "a1"], ["a1", "a2"]):
+        got, want = (one.explain(x, method=method, layer=layers, target=1) for one in (prepared, raw))
+        np.testing.assert_allclose(got.heatmaps, want.heatmaps, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ids())
 def test_a_bundle_gives_the_maps_of_the_raw_model(bundle: Path, method: str) -> None:
     x = tiny.images(3)

@@ -233,7 +233,6 @@ def input_evidence(stem: Stem, head: Head, x: Array, target: Array | None = None
 
     return {
         **evidence(head, acts, target),
-        "hidden_raw": np.full((1, 1, 1, 1), -1.0),
         "image_gradient_of": image_gradient_of,
         "target_at": target_at,
         **masked_evidence(x, lambda other: head.logits(stem.acts(other)), target),

@@ -50,7 +50,7 @@ class Network:
         at_acts = at_acts.reshape(len(x), K, *GRID) * (self.acts(x) > 0)
         return np.einsum("nkhw,kcab->nchawb", at_acts, self.filters).reshape(x.shape)
 
-    def evidence(self, x, target, hidden=0.0, hidden_raw=0.0):
+    def evidence(self, x, target, hidden=0.0):
         """Lay out what Opti-CAM asks for, and count the runs; the target is a class's logit."""
         target, whole = np.asarray(target), self.logits(x)
 
@@ -73,7 +73,6 @@ class Network:
             "target": target,
             "size": SIZE,
             "hidden": np.asarray(hidden),
-            "hidden_raw": np.asarray(hidden_raw),
             "target_at": target_at,
             "logits_at": logits_at,
             "image_gradient_of": image_gradient_of,
@@ -161,7 +160,7 @@ def test_every_iterate_equals_pytorchs(options):
     net, x, target = Network(), images(), [0, 3, 4]
     maps, values = torch_loop(torch, net.in_torch(torch), x, target, hidden=0.3, iters=40, **options)
     for iters in (0, 1, 2, 7, 40):
-        result = run("opticam", net.evidence(x, target, hidden_raw=0.3), "official", iters=iters, **options)
+        result = run("opticam", net.evidence(x, target, hidden=0.3), "official", iters=iters, **options)
         np.testing.assert_allclose(result.array, maps[iters], rtol=0, atol=1e-6)
         np.testing.assert_allclose(result.flags["objective_last"], values[iters], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(result.flags["objective_first"], values[0], rtol=1e-9, atol=1e-12)
@@ -269,16 +268,28 @@ def test_channels_last_is_the_same_picture():
 
 
 def test_the_official_variants_hide_by_black_and_camrt_by_what_the_request_says():
+    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(2)
+
+    def found(variant, space):
+        return explainer.explain(
+            x, target=1, method="opticam", variant=variant, options={"iters": 9, "stop": "none"}, mask_space=space
+        )
+
+    black = found("camrt", "raw").flags["objective_first"]
+    for variant in ("official", "official-demo"):
+        for space in ("normalised", "raw"):
+            result = found(variant, space)
+            np.testing.assert_array_equal(result.flags["objective_first"], black)
+            assert result.provenance["mask_space"] == "raw"
+    grey = found("camrt", "normalised")
+    assert (grey.flags["objective_first"] != black).all()
+    assert grey.provenance["mask_space"] == "normalised"
+
+
+def test_nothing_is_hidden_by_zero_where_none_is_said():
     net, x, target = Network(), images(), [0, 3, 4]
-    grey_and_black = net.evidence(x, target, hidden=0.0, hidden_raw=-0.7)
-    black = net.evidence(x, target, hidden=-0.7)
-    flags = [run("opticam", grey_and_black, v, iters=9).flags for v in ("camrt", "official")]
-    want = run("opticam", black, iters=9).flags
-    for name in ("objective_first", "objective_best"):
-        np.testing.assert_array_equal(flags[1][name], want[name])
-        assert (flags[0][name] != want[name]).all()
-    absent = {**grey_and_black, "hidden": None}
-    np.testing.assert_array_equal(raw("opticam", absent, iters=9), raw("opticam", grey_and_black, iters=9))
+    zero = net.evidence(x, target, hidden=0.0)
+    np.testing.assert_array_equal(raw("opticam", {**zero, "hidden": None}, iters=9), raw("opticam", zero, iters=9))
 
 
 # ----- stopping -----

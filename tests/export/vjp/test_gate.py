@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from camrt.export.load import load
+from camrt.export.programs import build
 from camrt.export.vjp.gate import complement, scale
+from tests import tiny
 from tests.export.vjp.run import emitted, gradients
 
 Array = np.ndarray[Any, Any]
@@ -155,3 +158,12 @@ def test_scaling_multiplies_by_the_number(shape: tuple[int, ...], dtype: type, r
 def test_the_complement_is_1_minus_the_value(dtype: type) -> None:
     x = np.linspace(0, 1, 33).astype(dtype)
     np.testing.assert_array_equal(emitted(x, complement), 1 - x)
+
+
+@pytest.mark.parametrize("data", [tiny.gap(), tiny.mlp()])
+def test_no_mask_has_an_offset_of_exactly_0(data: bytes) -> None:
+    """A runtime that reads a beta of 0 as absent takes the default, one half: OpenVINO's masks were 0.5 where x is 0."""
+    program, _ = build(load(data), "input_gradient")
+    masks = [node for node in program.graph if node.op_type == "HardSigmoid"]
+    assert masks
+    assert all(node.attributes.get_float("beta", 0.5) != 0 for node in masks)

@@ -21,7 +21,6 @@ from camrt.export.vjp.window import (
     read_window,
     repeat,
     spatial_slice,
-    weave_blocks,
 )
 from tests.export.vjp.run import emitted
 
@@ -112,21 +111,6 @@ def test_weaving_puts_every_phase_in_its_place(strides: tuple[int, ...], rng: np
         parts = {phase: spatial_slice(e, value, phase, far, strides) for phase in phases}
         result: ir.Value = e.Identity(interleave(e, parts, sizes, strides))
         return result
-
-    assert np.array_equal(emitted(x, apart_and_together), x)
-
-
-@pytest.mark.parametrize("strides", [(2, 2), (1, 3), (3, 1)])
-def test_weaving_blocks_of_channels_gives_what_weaving_gives(
-    strides: tuple[int, int], rng: np.random.Generator
-) -> None:
-    sizes, channels = [2, 3], 16
-    x = rng.standard_normal((2, channels, 2 * strides[0], 3 * strides[1])).astype(np.float32)
-
-    def apart_and_together(e: Emit, value: ir.Value) -> ir.Value:
-        phases = product(*(range(s) for s in strides))
-        parts = {phase: spatial_slice(e, value, phase, [FAR, FAR], strides) for phase in phases}
-        return weave_blocks(e, parts, sizes, strides, channels)
 
     assert np.array_equal(emitted(x, apart_and_together), x)
 
