@@ -125,7 +125,9 @@ def draw_in_rounds(
     Cost: the masks run, each once, and one drawing a round: at most ``log2(16) + 1`` rounds.
     """
     until = math.inf if budget.seconds is None else forwards.started + budget.seconds
-    late = forwards.used is not None and time.monotonic() >= until  # other targets took the time; what they ran is known
+    late = (
+        forwards.used is not None and time.monotonic() >= until
+    )  # other targets took the time; what they ran is known
     limit = math.inf if budget.forwards is None else math.floor(budget.forwards)
     most = min(1.0, limit / max(1, expected))
     part = most if late or budget.seconds is budget.stability is None else min(most, _FIRST)

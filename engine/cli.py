@@ -15,6 +15,8 @@ from .errors import CamrtError
 
 __all__ = ["main"]
 
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
 
 def main() -> None:
     """
@@ -26,6 +28,21 @@ def main() -> None:
         0 on success, 2 for a user's mistake, 130 when interrupted.
     """
     try:
+        _run()
+    except CamrtError as error:
+        print(f"camrt: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print("camrt: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, as `| head` does
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
+    """Read the arguments and run their command; an interrupt stays one."""
+    try:
         from .commands import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("camrt"):
@@ -35,12 +52,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     try:
         app(prog_name="camrt")
-    except CamrtError as error:
-        print(f"camrt: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    except KeyboardInterrupt as error:
-        print("camrt: interrupted", file=sys.stderr)
-        raise SystemExit(130) from error
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, as `| head` does
-        raise SystemExit(1) from None
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # typer makes this of an interrupt, without a word
+            raise KeyboardInterrupt from leaving
+        raise

@@ -45,9 +45,7 @@ _OWN = {  # what their needs do not tell
 _REPEATS = {"gradients_at": ("n", "steps")}  # evidence asked for again and again, and the options that say how often
 
 
-def cost_of(
-    method: Method, options: Mapping[str, object] | None = None, *, channels: int = 0, cells: int = 0
-) -> Cost:
+def cost_of(method: Method, options: Mapping[str, object] | None = None, *, channels: int = 0, cells: int = 0) -> Cost:
     """
     Return how often a method runs the model for one image and target.
 
@@ -135,4 +133,6 @@ def estimates(work: Work, layers: Sequence[Layer], stages: Sequence[Layer] = ())
 def _summed(method: Method, layers: Sequence[Layer]) -> Cost:
     """Return the cost over several layers, which share the forward of the image itself."""
     costs = [cost_of(method, channels=layer.channels, cells=layer.grid[0] * layer.grid[1]) for layer in layers]
-    return Cost(sum(cost.forwards for cost in costs) - len(costs) + 1, *(sum(cost[i] for cost in costs) for i in (1, 2, 3)))
+    return Cost(
+        sum(cost.forwards for cost in costs) - len(costs) + 1, *(sum(cost[i] for cost in costs) for i in (1, 2, 3))
+    )

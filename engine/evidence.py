@@ -328,7 +328,7 @@ def _from_features(question: Question, named: dict[str, Array], column: Sequence
 
 def _described(
     column: Sequence[Target], logits: Array, labels: Sequence[str]
-) -> tuple[Array, npt.NDArray[np.float32], tuple[str, ...]]:
+) -> tuple[Array, npt.NDArray[np.float32] | None, tuple[str, ...]]:
     """Return the class, the value and the name of each image's target; plain classes without a second look at all scores."""
     plain = plain_column([column])
     if plain is None:
@@ -338,7 +338,8 @@ def _described(
             target_table.describe(column, logits, labels),
         )
     target = np.array(
-        [int(row.argmax()) if t.index is None else settled(t.index) for t, row in zip(plain, logits, strict=True)], np.int64
+        [int(row.argmax()) if t.index is None else settled(t.index) for t, row in zip(plain, logits, strict=True)],
+        np.int64,
     )
     return (target, *_of_class(logits, target, labels))
 

@@ -13,25 +13,26 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from camrt import kernels
 from camrt.export.manifest import Layer
-from camrt.kernels import is_cupy
 from camrt.kernels.array import tolerance
 
 from . import targets as target_table
+from .device import on_host
 from .errors import MemoryBoundError, NumericError
 from .evidence import Question
 from .masks import Lazy, Masks, Scored
 from .methods.arrays import namespace
 from .noise import standard_normal
 from .planner import Job, Planner
+from .scalars import settled
 from .tails import Heads, Tail, rows_within
-from .targets import Target
+from .targets import Logit, Target
 
 __all__ = ["Forwards", "Share", "score_of"]
 
@@ -106,7 +107,9 @@ class Forwards:
         self._edited: dict[Hashable, Scored] = {}  # by layer and edit
         self._known: dict[Hashable, Array] = {}  # logits (C,) by what was run
         self.share = Share()
-        self.used: list[set[Hashable]] | None = None  # by image, what one target's map is made of; kept where a share is set
+        self.used: list[set[Hashable]] | None = (
+            None  # by image, what one target's map is made of; kept where a share is set
+        )
         self.started, self.images = time.monotonic(), len(question.x)
         self._rows = 0  # that have been run
         self.complete = True  # whether every row that was asked for is there
@@ -162,12 +165,12 @@ class Forwards:
         keys, deviation = self._keys(masks)
         wanted = np.array([[key is not None for key in row] for row in keys], bool).reshape(n, m)
         if masks.only is not None:
-            wanted &= _on_host(masks.only)
+            wanted &= on_host(masks.only)
         chosen = self._chosen(wanted, deviation)
         answer = np.zeros((n, m, self._question.sessions.source.manifest.classes), np.float32)
         live = np.zeros((n, m), bool)
-        first: dict[Hashable, tuple[int, int]] = {}
-        twins: list[tuple[int, int, Hashable]] = []
+        first: dict[tuple[int, Hashable], tuple[int, int]] = {}
+        twins: list[tuple[int, int, tuple[int, Hashable]]] = []
         for i, j in chosen:
             key = (i, keys[i][j])
             if not self._admits(i, key):
@@ -205,13 +208,13 @@ class Forwards:
         x = x.astype(self._question.x.dtype, copy=False)
         answer = np.zeros((len(x), self._question.sessions.source.manifest.classes), np.float32)
 
-        def fill(buffer: Array, start: int, stop: int) -> None:
+        def _fill(buffer: Array, start: int, stop: int) -> None:
             buffer[:] = x[start:stop]
 
-        def take(start: int, stop: int, logits: Array) -> None:
-            answer[start:stop] = _on_host(logits)
+        def _take(start: int, stop: int, logits: Array) -> None:
+            answer[start:stop] = on_host(logits)
 
-        self._planner.run(Job(len(x), fill, take, self._question.limits))
+        self._planner.run(Job(len(x), _fill, _take, self._question.limits))
         return answer
 
     def image_gradient(self, x: Array, seed: Array, images: Array) -> tuple[Array, Array]:
@@ -262,8 +265,8 @@ class Forwards:
 
     def _ablated(self, layer: Layer, known: dict[str, Array], values: Array, only: Array | None = None) -> Scored:
         """Set one channel at a time to a value; the most varied channels alone where a share is set."""
-        tail, values = self._tail(layer, known), _on_host(values)
-        wanted = np.ones(tail.acts.shape[:2], bool) if only is None else _on_host(only)
+        tail, values = self._tail(layer, known), on_host(values)
+        wanted = np.ones(tail.acts.shape[:2], bool) if only is None else on_host(only)
         if self.used is not None and tail.head is None:
             wanted = self._allowed(layer.name, wanted, tail.acts.std((2, 3)))
         key = (layer.name, _digest(np.ascontiguousarray(values)))
@@ -281,7 +284,7 @@ class Forwards:
     def _allowed(self, layer: str, wanted: Array, promise: Array) -> Array:
         """Return which of the edits a share allows, the most promising of each image."""
         allowed = np.zeros_like(wanted)
-        for i, j in self._chosen(wanted, _on_host(promise)):
+        for i, j in self._chosen(wanted, on_host(promise)):
             allowed[i, j] = self._admits(i, (layer, j))
         return allowed
 
@@ -322,7 +325,7 @@ class Forwards:
                 run,
                 acts,
                 contexts,
-                _on_host(named["logits"]).astype(np.float32, copy=False),
+                on_host(named["logits"]).astype(np.float32, copy=False),
                 rows,
                 layer.layout == "tokens_first",
             )
@@ -336,13 +339,13 @@ class Forwards:
     def _keys(self, masks: Masks) -> tuple[list[list[Hashable]], Array | None]:
         """Return a key for every mask, None where it is constant and skipped, and the maps' spatial deviations."""
         n, maps = len(self._question.x), masks.maps
-        hidden = None if masks.hidden is None else _digest(np.ascontiguousarray(_on_host(masks.hidden)))
+        hidden = None if masks.hidden is None else _digest(np.ascontiguousarray(on_host(masks.hidden)))
         noise = masks.noise if masks.noise is not None and masks.noise.sigma else None
         how = (masks.scaling, masks.eps, masks.align, masks.gain, masks.inverted, noise, hidden)
         if isinstance(maps, Lazy):
             name = maps.key if maps.key is not None else object()  # without a name they equal no others
             return [[(how, name, j) for j in range(maps.count)] for _ in range(n)], None
-        host = np.ascontiguousarray(_on_host(maps))
+        host = np.ascontiguousarray(on_host(maps))
         flat = host.reshape(n, host.shape[1], -1)
         low, high = flat.min(2), flat.max(2)
         limit = tolerance(np.promote_types(flat.dtype, np.float32))
@@ -425,12 +428,12 @@ class Forwards:
                 channels_last=self._channels_last,
             )
             if masks.constant == "skip" and masks.scaling != "none":
-                live[which, places] = ~_on_host(constant)
+                live[which, places] = ~on_host(constant)
             else:
                 live[which, places] = True
 
         def take(start: int, stop: int, logits: Array) -> None:
-            answer[rows[start:stop, 0], rows[start:stop, 1]] = _on_host(logits)
+            answer[rows[start:stop, 0], rows[start:stop, 1]] = on_host(logits)
             done[start:stop] = True
 
         before = self._rows
@@ -471,7 +474,7 @@ class Forwards:
         )
 
 
-def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: str) -> Array:
+def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: Literal["probability", "logit"]) -> Array:
     """
     Score masked images by what a target asks.
 
@@ -494,8 +497,8 @@ def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: str) -
     pinned = target_table.pin(column, clean)
     scores = np.zeros(logits.shape[:2])
     for i, target in enumerate(pinned):
-        if isinstance(target, target_table.Logit):
-            classes = np.full(logits.shape[1], target_table.settled(target.index), np.int64)
+        if isinstance(target, Logit):
+            classes = np.full(logits.shape[1], settled(target.index), np.int64)
             rows = logits[i] if kind == "logit" else logits[i].astype(np.float64)  # a softmax sums, a logit is read
             scores[i] = kernels.class_scores(rows, classes, kind=kind)
         else:
@@ -531,11 +534,6 @@ def _made(lazy: Lazy, which: Array, places: Array) -> Array:
     for i, part in parts.items():
         made[which == i] = part
     return made
-
-
-def _on_host(array: Array) -> Array:
-    """Return an array in NumPy's hands."""
-    return array.get() if is_cupy(array) else array  # type: ignore[attr-defined, no-any-return]
 
 
 def _joined(parts: list[Array]) -> Array:

@@ -212,10 +212,10 @@ class Limits:
             The same.
         """
 
-        def terminate() -> None:
+        def _terminate() -> None:
             options.terminate = True
 
-        with self.watch(terminate):
+        with self.watch(_terminate):
             yield options
 
 

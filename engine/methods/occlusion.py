@@ -84,13 +84,13 @@ def occlusion(
     rows, columns = np.divmod(order, len(across))
     xp = namespace(x)
 
-    def make(image: int, wanted: Array) -> Array:
+    def _make(image: int, wanted: Array) -> Array:
         hidden = down[rows[wanted], :, None] & across[columns[wanted], None, :]
         masks: Array = xp.asarray((~hidden).astype("f4"))
         return masks
 
     key = ("occlusion", patch, stride)
-    scored = masked_of(Masks(Lazy(len(order), make, key), scaling="none"))
+    scored = masked_of(Masks(Lazy(len(order), _make, key), scaling="none"))
     drops = score_of(logits[:, None], "probability") - score_of(scored.logits, "probability")
     placed = np.zeros((2, len(x), len(down), len(across)))
     placed[:, :, rows, columns] = np.where(scored.live, drops, 0), scored.live

@@ -82,12 +82,12 @@ def rise(
     xp, dtype = namespace(x), x.dtype if x.dtype.kind == "f" else np.dtype("f4")
     grids = [_draw(xp, (seed, int(image)), n, s, p, size) for image in ids]
 
-    def make(image: int, rows: Array) -> Array:
+    def _make(image: int, rows: Array) -> Array:
         left, right = grids[image].halves(rows)
         masks: Array = left @ right
         return masks
 
-    scored = masked_of(Masks(Lazy(n, make, ("rise", seed, n, s, p)), scaling="none"))
+    scored = masked_of(Masks(Lazy(n, _make, ("rise", seed, n, s, p)), scaling="none"))
     scores = score_of(scored.logits, "probability")
     found = [grid.mean(row, np.flatnonzero(live)) for grid, row, live in zip(grids, scores, scored.live, strict=True)]
     maps = xp.stack([mean for mean, _ in found]) / p

@@ -8,7 +8,6 @@ the cotangent to the first tap that equals it, as PyTorch does. Averages and nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from math import prod
 

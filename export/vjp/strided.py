@@ -107,7 +107,7 @@ def _work(w: Array, window: Window, side: int) -> float:
     """Return the products that `_together` takes for an element of its input, by blocks of `side` x `side`."""
     reach = [-(-(k + side - s) // s) for k, s in zip(window.kernel, window.strides, strict=True)]
     channels = side * side * w.shape[1]
-    return prod(reach) * -(-channels // BLOCK) * BLOCK / side**2 * (1 if channels > BLOCK else ALONE)
+    return float(prod(reach) * -(-channels // BLOCK) * BLOCK / side**2 * (1 if channels > BLOCK else ALONE))
 
 
 def _conv(

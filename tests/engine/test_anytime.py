@@ -41,7 +41,9 @@ def explainer() -> camrt.Explainer:
     return camrt.load(tiny.mlp(), preprocess="half")
 
 
-@pytest.mark.parametrize("budget", [Budget(forwards=1000), Budget(seconds=1000.0), Budget(stability=1.0, seconds=1000.0)])
+@pytest.mark.parametrize(
+    "budget", [Budget(forwards=1000), Budget(seconds=1000.0), Budget(stability=1.0, seconds=1000.0)]
+)
 def test_a_budget_that_is_not_met_gives_the_exact_map(budget: Budget, explainer: camrt.Explainer) -> None:
     x = tiny.images(2)
     exact = explainer.explain(x, method="scorecam", target=[1, 3])

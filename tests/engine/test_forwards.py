@@ -249,7 +249,9 @@ def test_a_deadline_ends_a_call_and_leaves_the_explainer_usable() -> None:
     assert_array_equal(again.heatmaps, want.heatmaps)
 
 
-def test_cancelling_ends_a_call_within_one_chunk_and_leaves_the_explainer_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_ends_a_call_within_one_chunk_and_leaves_the_explainer_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     explainer, x, switch = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(1), Cancellation()
     want = explainer.explain(x, method="rise", options={"n": 64})
     rows = 0
