@@ -534,7 +534,7 @@ class Explainer:
         key = (x.shape[1:], x.dtype.str, is_cupy(x))
         with self._opening:
             if key not in self._planners:
-                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self.chunk, self._sessions.lanes)
+                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self.chunk, self._lanes)
             return self._planners[key]
 
     def _run_masked(self, buffer: Array, limits: Limits) -> Array:
@@ -551,8 +551,21 @@ class Explainer:
         MemoryBoundError
             If one does not fit the memory that `camrt.load` was allowed.
         """
-        wanted = self.manifest.batch or (CPU_BATCH if self._on_cpu else DEVICE_CHUNK)
-        return chunk_of(wanted, ARENA * self.manifest.row_bytes, self._memory)
+        fixed = self.manifest.batch
+        if fixed is not None:  # it is filled up, so that a part of it takes as much
+            return fixed * chunk_of(1, fixed * self._row_memory, self._memory // self._lanes)
+        return chunk_of(CPU_BATCH if self._on_cpu else DEVICE_CHUNK, self._row_memory, self._memory // self._lanes)
+
+    @property
+    def _row_memory(self) -> int:
+        """The bytes that one masked forward takes."""
+        return ARENA * self.manifest.row_bytes
+
+    @property
+    def _lanes(self) -> int:
+        """How many chunks may run at the same time: no more than fit the memory."""
+        fitting = self._memory // max(1, (self.manifest.batch or 1) * self._row_memory)
+        return max(1, min(self._sessions.lanes, fitting))
 
     @property
     def chunk_memory(self) -> int:
@@ -562,7 +575,7 @@ class Explainer:
         It is known before anything is run, and never above what `camrt.load` was allowed as ``memory``. Beside it, the
         logits of one batch's masks are kept: four bytes for each mask and class.
         """
-        return self.chunk * ARENA * self.manifest.row_bytes
+        return self._lanes * self.chunk * self._row_memory
 
     def _drawn(
         self, plan: _Plan, request: _Request, question: Question, evidence: Evidence, forwards: Forwards | None
