@@ -15,13 +15,10 @@ addresses, shapes and lifetimes.
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +27,7 @@ import numpy.typing as npt
 from .errors import MissingExtraError, ProviderError
 from .providers import BUCKETS, bucket_of
 
-__all__ = ["Device", "Port", "library_folders", "on_host", "preload"]
+__all__ = ["Device", "Port", "on_host"]
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -72,7 +69,10 @@ class Device:
                 self.stream = cupy.cuda.Stream(non_blocking=True)
         except Exception as error:
             detail = " ".join(str(error).split())[:240]
-            raise ProviderError(f"CUDA device {index} cannot be used: {detail}; ask for cpu, or mend it") from error
+            raise ProviderError(
+                f"CUDA device {index} cannot be used: {detail}; cuda needs a GPU and NVIDIA's driver for CUDA 13: ask for cpu "
+                "where they are not"
+            ) from error
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
 
@@ -253,39 +253,3 @@ def on_host(array: Array) -> Array:
     fetch = getattr(array, "get", None)
     fetched: Array = array if fetch is None else fetch()
     return fetched
-
-
-def library_folders(search: Sequence[str]) -> list[Path]:
-    """
-    Find the folders of CUDA libraries that NVIDIA's wheels install.
-
-    Parameters
-    ----------
-    search : sequence of str
-        Folders of the package ``nvidia``.
-
-    Returns
-    -------
-    list of Path
-        Those that hold shared libraries, in order.
-    """
-    found = (folder for base in search for folder in sorted(Path(base).glob("*/lib")))
-    return [folder for folder in found if any(folder.glob("*.so*"))]
-
-
-def preload(ort: Any) -> None:
-    """
-    Load CUDA's libraries from NVIDIA's wheels before ONNX Runtime looks for them.
-
-    Parameters
-    ----------
-    ort : module
-        ``onnxruntime``. Its own search looks beside itself alone; every folder of the wheels is named to it, so that they
-        may lie in another place of the path.
-    """
-    if not hasattr(ort, "preload_dlls"):
-        return
-    spec = importlib.util.find_spec("nvidia")
-    with redirect_stdout(StringIO()):  # it prints what is not in the folder at hand
-        for folder in library_folders(list(spec.submodule_search_locations or ()) if spec is not None else ()):
-            ort.preload_dlls(directory=str(folder))

@@ -275,10 +275,10 @@ class Forwards:
     def _cells(self, layer: Layer, known: dict[str, Array], gaussian: bool) -> Scored:
         """Keep one cell at a time; the cells of the largest activations alone where a share is set."""
         tail = self._tail(layer, known)
-        size = abs(tail.acts).sum(1).reshape(len(tail.acts), -1)
-        wanted = np.ones(size.shape, bool)
+        n, _, h, w = tail.acts.shape
+        wanted = np.ones((n, h * w), bool)
         if self.used is not None and tail.head is None:
-            wanted = self._allowed(layer.name, wanted, size)
+            wanted = self._allowed(layer.name, wanted, abs(tail.acts).sum(1).reshape(n, -1))
         return self._once((layer.name, gaussian), wanted, partial(tail.cells_of, gaussian))
 
     def _allowed(self, layer: str, wanted: Array, promise: Array) -> Array:

@@ -33,7 +33,7 @@ class Cancellation:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may cancel while its own thread is in here
         self._cancelled = False
         self._limits: set[Limits] = set()
 
@@ -102,7 +102,7 @@ class Limits:
         if cancellation is not None and not isinstance(cancellation, Cancellation):
             raise InputError(f"cancel must be a camrt.Cancellation or None; got {type(cancellation).__name__}")
         self._seconds, self._cancellation = seconds, cancellation
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as above
         self._error: CamrtError | None = None
         self._watchers: dict[int, Callable[[], None]] = {}
         self._timer: threading.Timer | None = None
@@ -121,8 +121,8 @@ class Limits:
         """Start the clock, and listen to the switch."""
         if self._seconds is not None:
             late = DeadlineError(
-                f"the request took longer than the {self._seconds:g} s it was allowed; allow more, or ask for a budget to "
-                "get what is ready in time"
+                f"the request took longer than the {self._seconds:g} s it was allowed; allow more; methods of many "
+                "masked forwards also take a budget, which gives what is ready in time"
             )
             self._timer = threading.Timer(self._seconds, self.stop, [late])
             self._timer.daemon = True

@@ -88,7 +88,7 @@ def load(
     threads : int, optional
         Threads within one run, which then wait without spinning; ONNX Runtime decides when None.
     memory : int or str, default 400 MB
-        Bytes that a chunk of masked forwards may take, the model itself aside: ``2**28``, ``"400MB"``, ``"1.5GB"``.
+        Bytes that masked forwards may take at a time, the model itself aside: ``2**28``, ``"400MB"``, ``"1.5GB"``.
 
     Returns
     -------

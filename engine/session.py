@@ -24,12 +24,13 @@ import numpy.typing as npt
 from camrt.export.manifest import Program, Source
 from camrt.kernels import is_cupy
 
-from .device import Device, Port, preload
+from .device import Device, Port
 from .errors import MissingExtraError, NumericError, ProviderError
+from .libraries import missing_libraries, preload, refusal
 from .limits import UNLIMITED, Limits
 from .methods.arrays import namespace
 from .providers import CPU, CUDA, TENSORRT, Provider
-from .tensorrt import tensorrt_for
+from .tensorrt import NOTE, tensorrt_for
 
 __all__ = ["Session", "Sessions", "check_logits", "require", "runtime"]
 
@@ -80,7 +81,8 @@ def require(ort: Any, providers: tuple[Provider, ...]) -> None:
     if lacking:
         raise ProviderError(
             f"execution provider {lacking[0]} was asked for; this ONNX Runtime {ort.__version__} has "
-            f"{', '.join(available)}: install the extra that brings it (gpu, openvino), or ask for cpu"
+            f"{', '.join(available)}: install the extra that brings it (gpu, openvino) in a fresh environment, because "
+            "ONNX Runtime's builds overwrite each other, or ask for cpu"
         )
 
 
@@ -127,6 +129,8 @@ class Session:
             options.intra_op_num_threads = threads
         model = program.model if isinstance(program.model, bytes) else str(program.model)
         asked = [p.name for p in providers]
+        if {CUDA, TENSORRT} & set(asked):
+            preload(ort)
         if CPU not in asked:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         on_device = {} if device is None else {CUDA: device.options}
@@ -141,14 +145,17 @@ class Session:
                     enable_fallback=0,
                 )
         except Exception as error:
-            detail = " ".join(str(error).split())[:240]
-            raise ProviderError(f"{', '.join(asked)} cannot run the {program.kind} program: {detail}") from error
+            detail = " ".join(str(error).split())[:400]
+            why = _unloadable(ort, asked) or f"{', '.join(asked)} cannot run the {program.kind} program: {detail}"
+            strict = "fallback to CPU EP" in detail and why.endswith(detail)
+            raise ProviderError(why + strict * " Ask for cpu behind it to let those nodes run there") from error
         self.providers = tuple(self._session.get_providers())
         missing = [name for name in asked if name not in self.providers]
         if missing:
             raise ProviderError(
-                f"{missing[0]} was asked for, ONNX Runtime fell back to {', '.join(self.providers)}: its libraries do not "
-                "load here; install the extra that brings them (gpu, openvino), or ask for cpu"
+                _unloadable(ort, missing)
+                or f"{missing[0]} was asked for, ONNX Runtime fell back to {', '.join(self.providers)} and says why in its "
+                "log alone: see there, or ask for cpu"
             )
         graphs = any(p.options.get("enable_cuda_graph", "0") not in ("0", "False") for p in providers)
         self._port = None if device is None else Port(self._session, device, program.outputs, graphs=graphs)
@@ -236,7 +243,6 @@ class Sessions:
         require(ort, self.providers)
         with self._lock:
             if self._device is None:
-                preload(ort)
                 self._device = Device(int(first.options.get("device_id", "0")))
             return self._device
 
@@ -329,6 +335,9 @@ class Sessions:
             return self.providers
         ort = runtime()
         require(ort, self.providers)
+        preload(ort)
+        if why := _unloadable(ort, [TENSORRT]):
+            raise ProviderError(f"{NOTE}; {why}")
         facts = {"onnxruntime": ort.__version__, "gpu": _gpu_name(), "precision": self.precision}
         return tuple(
             tensorrt_for(p, self.source.manifest, program, **facts) if p.name == TENSORRT else p for p in self.providers
@@ -346,6 +355,12 @@ class Sessions:
                 program = self.source.program(kind, layers)
                 self._open[key] = Session(program, self._completed(program), self._threads, device)
             return self._open[key]
+
+
+def _unloadable(ort: Any, asked: Sequence[str]) -> str:
+    """Say for want of which libraries the first such provider does not load; nothing where all are there."""
+    lacking = ((name, missing_libraries(ort, name)) for name in asked)
+    return next((refusal(name, missing) for name, missing in lacking if missing), "")
 
 
 def _gpu_name() -> str:

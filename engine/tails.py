@@ -15,6 +15,8 @@ W is read from the tail itself (`read_head`), and both lines are compared with i
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +46,8 @@ ALIVE = 5  # an operator's input and output, and what ONNX Runtime's arena holds
 AGREES: Mapping[str, float] = MappingProxyType(  # of the largest logit, by what the model is run in
     {"float32": 1e-5, "twin": 1e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 )  # float32: sums of some thousand terms; the others: ten times what a product's factors round by
+ONE_THREAD = 2**18  # products M*N*K up to which OpenBLAS uses one thread; more wait for each other where cores are busy:
+# (49 x 512) @ (512 x 1000) took 0.28 ms by two threads on idle cores and up to 60 ms on busy ones; 0.87 ms in tiles
 _CHECKED = (4, 2)  # channels and cells on which a closed form is compared with the tail
 
 
@@ -119,11 +123,12 @@ class Tail:
         xp = namespace(self.acts)
         wanted = np.ones(self.acts.shape[:2], bool) if only is None else np.asarray(on_host(only), bool)
         values = np.asarray(on_host(values), self.acts.dtype)
-        logits = np.where(wanted[:, :, None], self.logits[:, None], np.float32(0))  # (N, K, C)
         if self.head is not None:
-            change = (on_host(self.acts.mean(axis=(2, 3))) - values) * wanted
-            logits -= change.astype(np.float32)[:, :, None] * self.head.weight
-            return Scored(logits, wanted)
+            change = (on_host(self.acts.mean(axis=(2, 3))) - values).astype(np.float32)
+            logits = change[:, :, None] * self.head.weight  # (N, K, C), and the one array of this size
+            np.subtract(self.logits[:, None], logits, out=logits)
+            return Scored(_blanked(logits, wanted), wanted)
+        logits = np.where(wanted[:, :, None], self.logits[:, None], np.float32(0))
         changed = wanted & on_host((self.acts != xp.asarray(values)[:, :, None, None]).any(axis=(2, 3)))
         images = np.flatnonzero(changed.any(axis=1))
         clean = np.zeros_like(self.logits)
@@ -153,15 +158,16 @@ class Tail:
 
         Notes
         -----
-        Cost: one row of the tail a cell; a matrix product with a linear head.
+        Cost: one row of the tail a cell; a matrix product on the host with a linear head.
         """
         (n, k, h, w), xp = self.acts.shape, namespace(self.acts)
         wanted = np.ones((n, h * w), bool) if only is None else np.asarray(on_host(only), bool)
         if self.head is not None:
             kept = xp.asarray(_inside(h, w) if gaussian else np.ones((h, w)))
-            means = (self.acts * (kept / (h * w))).reshape(n, k, h * w).transpose(0, 2, 1)  # (N, Z, K)
-            logits = on_host(means.astype(np.float32) @ xp.asarray(self.head.weight)) + self.head.bias
-            return Scored(np.where(wanted[:, :, None], logits, np.float32(0)), wanted)
+            means = on_host(self.acts * (kept / (h * w))).reshape(n, k, h * w).transpose(0, 2, 1)  # (N, Z, K)
+            logits = _product(means.astype(np.float32).reshape(-1, k), self.head.weight)
+            logits += self.head.bias
+            return Scored(_blanked(logits.reshape(n, h * w, -1), wanted), wanted)
         logits = np.zeros((n, h * w, self.logits.shape[1]), np.float32)
         rows, cells = np.nonzero(wanted)
         fill = partial(kernels.keep_cells, kernel=GAUSSIAN if gaussian else None)
@@ -209,6 +215,23 @@ class Tail:
             out = buffer[: len(which[place])]
             fill(out, self.acts, xp.asarray(which[place]), *(xp.asarray(row[place]) for row in rows))
             yield out
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Multiply matrices on this thread alone, in tiles that OpenBLAS does not share out."""
+    (rows, shared), columns = left.shape, right.shape[1]
+    side = max(2, math.isqrt(ONE_THREAD // shared))
+    product = np.empty((rows, columns), left.dtype)
+    for i, j in itertools.product(range(0, rows, side), range(0, columns, side)):
+        np.matmul(left[i : i + side], right[:, j : j + side], out=product[i : i + side, j : j + side])
+    return product
+
+
+def _blanked(logits: Array, wanted: Array) -> Array:
+    """Set the rows that nobody asked for to zero, in place."""
+    if not wanted.all():
+        logits[~wanted] = 0
+    return logits
 
 
 def _inside(h: int, w: int) -> Array:

@@ -8,12 +8,12 @@ the caller's own word. Only options that are compiled into ONNX Runtime 1.31.1 a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from camrt.export.manifest import Manifest, Program
@@ -24,7 +24,12 @@ from .providers import BUCKETS, TENSORRT, Provider
 __all__ = ["NOTE", "private_folder", "shapes_of", "tensorrt_for", "tensorrt_options"]
 
 NOTE = "TensorRT: untested by this project"
-PACKAGES = ("tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt")  # whichever is installed tells the version
+LIBRARY = "libnvinfer.so.10"  # that ONNX Runtime 1.31 is linked with; it tells its own version
+WHO_KNOWS = {
+    "onnxruntime": "the package tells it",
+    "tensorrt": f"{LIBRARY} tells it",
+    "gpu": "CuPy tells it, where there is one",
+}
 
 
 def tensorrt_for(
@@ -55,7 +60,7 @@ def tensorrt_for(
     Raises
     ------
     ProviderError
-        As `tensorrt_options`; the version of TensorRT is that of its Python package.
+        As `tensorrt_options`; the version of TensorRT is what its library says.
     OutputError
         If the cache's folder cannot be made.
 
@@ -64,23 +69,21 @@ def tensorrt_for(
     RuntimeWarning
         That the project has never run it.
     """
-    warnings.warn(f"{NOTE}; compare with `camrt compare --provider cpu tensorrt` first", RuntimeWarning, stacklevel=2)
     cache = Path(provider.options.get("trt_engine_cache_path", Path.home() / ".cache" / "camrt" / "tensorrt"))
     versions = {"onnxruntime": onnxruntime, "tensorrt": _installed(), "gpu": gpu}
     made = tensorrt_options(manifest, program, cache=cache, versions=versions, precision=precision)
+    warnings.warn(f"{NOTE}; compare with `camrt compare --provider cpu tensorrt` first", RuntimeWarning, stacklevel=2)
     private_folder(made["trt_engine_cache_path"])
     paths = {name: made[name] for name in ("trt_engine_cache_path", "trt_timing_cache_path")}
     return replace(provider, name=TENSORRT, options={**made, **provider.options, **paths})
 
 
 def _installed() -> str:
-    """Return TensorRT's version, or nothing."""
-    for name in PACKAGES:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
+    """Return the version of the TensorRT that loads, or nothing."""
+    try:
+        return str(ctypes.CDLL(LIBRARY).getInferLibVersion())
+    except (OSError, AttributeError):
+        return ""
 
 
 def shapes_of(manifest: Manifest, program: Program) -> dict[str, tuple[int | str, ...]]:
@@ -171,7 +174,10 @@ def tensorrt_options(
         raise ProviderError(f"{NOTE}: it takes float32 or float16 programs; {precision!r} was asked for")
     lacking = [name for name in ("onnxruntime", "tensorrt", "gpu") if not versions.get(name)]
     if lacking:
-        raise ProviderError(f"{NOTE}: its cache depends on the version of {lacking[0]}, which is not known")
+        raise ProviderError(
+            f"{NOTE}: its cache depends on the version of {lacking[0]}, which is not known ({WHO_KNOWS[lacking[0]]}); "
+            "mend that, or ask for cuda or cpu"
+        )
     if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 1:
         raise ProviderError(f"batch buckets are rising numbers from 1; {list(buckets)} came")
     shapes = shapes_of(manifest, program)

@@ -2,10 +2,10 @@
 The gradient of MaxPool within ONNX Runtime's blocked layout, where the pool stands among convolutions.
 
 In: image, maxima, cotangent and windows. Out: the cotangent of the image, or None where `camrt.export.vjp.pool` has to
-do it. Taps are looked at in raster order, as there, but comparing and subtracting whole numbers of blocks needs other
-operators: a tap of all windows is taken by a strided depthwise Conv of a one-hot kernel, which reads the layout that
-SpaceToDepth and Slice would leave; ``[tap < maximum]`` is a steep HardSigmoid of the difference, which is fused into that
-Conv; and what a tap takes is moved to its place by another such Conv.
+do it. Taps are looked at in raster order, as there, in operators that keep the layout: a tap of all windows is picked by
+a strided depthwise Conv of a one-hot kernel, where SpaceToDepth and Slice would leave it; ``[tap < maximum]`` is a steep
+HardSigmoid of the difference, which is fused into that Conv; and what a tap takes is moved to its place by another such
+Conv. Only windows that overlap gain: those apart need no moving, and comparing them outside reads less memory.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def to_first_maxima(e: Emit, x: ir.Value, y: ir.Value, g: ir.Value, window: Wind
         return None
     sizes = [-(-n // s) for n, s in zip(window.sizes, window.strides, strict=True)]
     taps = list(product(*(range(k) for k in window.kernel)))
+    negative = scale(e, y, -1.0, y)
     phases: dict[tuple[int, ...], ir.Value] = {}
     for offsets in taps:
         starts = [k * d - b for k, d, b in zip(offsets, window.dilations, window.begins, strict=True)]
         taken = g
         if offsets != taps[-1]:
             tap = picked(e, x, starts, window.strides, window.counts)
-            lower = step(e, described(e.Add(scale(e, y, -1.0, y), tap), y), 0.0, -1.0)
+            lower = step(e, described(e.Add(negative, tap), y), 0.0, -1.0)
             taken, g = described(e.Mul(g, complement(e, lower)), y), described(e.Mul(g, lower), y)
         places = [divmod(start, s) for start, s in zip(starts, window.strides, strict=True)]
         shift, phase = [-q for q, _ in places], tuple(r for _, r in places)

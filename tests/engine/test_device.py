@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 import camrt
-from camrt.device import WARM_UPS, Device, library_folders, on_host, preload
+from camrt.device import WARM_UPS, Device, on_host
 from camrt.errors import MissingExtraError, NumericError, ProviderError
 from camrt.kernels import device as kernel_device
 from camrt.providers import BUCKETS
@@ -204,29 +203,6 @@ def test_a_device_that_is_not_there_is_one_clear_error(monkeypatch: pytest.Monke
     with pytest.raises(ProviderError, match="CUDA device 2 cannot be used: cudaErrorInsufficientDriver") as caught:
         Device(2)
     assert "\n" not in str(caught.value)
-
-
-def test_libraries_are_looked_for_in_every_folder_of_the_wheels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, files in {"cu13": ["libcudart.so.13"], "cudnn": ["libcudnn.so.9"], "docs": ["readme.txt"]}.items():
-        (tmp_path / "nvidia" / name / "lib").mkdir(parents=True)
-        for file in files:
-            (tmp_path / "nvidia" / name / "lib" / file).write_bytes(b"")
-    want = [tmp_path / "nvidia" / name / "lib" for name in ("cu13", "cudnn")]
-    assert library_folders([str(tmp_path / "nvidia")]) == want
-    asked: list[str] = []
-
-    def preload_dlls(*, directory: str) -> None:
-        print("Failed to load something")
-        asked.append(directory)
-
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
-    preload(SimpleNamespace(preload_dlls=preload_dlls))
-    assert asked[:2] == list(map(str, want))
-    assert capsys.readouterr().out == ""
-    preload(SimpleNamespace())  # an older ONNX Runtime
 
 
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam", "reciprocam", "opticam", "rise", "sscam"])

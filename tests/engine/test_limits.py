@@ -55,6 +55,21 @@ def test_a_watcher_is_called_once_and_only_while_it_watches() -> None:
     assert calls == [2, 3]
 
 
+def test_a_signals_handler_may_cancel_wherever_its_thread_is() -> None:
+    """A handler runs in the main thread between two steps of anything, so that locks of that thread may be held."""
+    switch = Cancellation()
+
+    def interrupted() -> None:
+        with Limits(None, switch) as limits, switch._lock, limits._lock:
+            switch.cancel()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert switch.cancelled
+
+
 def test_a_run_gets_its_terminate_flag() -> None:
     class Options:
         terminate = False

@@ -319,6 +319,49 @@ def test_a_thread_that_is_told_to_end_hands_its_rows_on(rng: np.random.Generator
     assert not planner._driving
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_who_waits_is_told_in_its_own_thread_and_may_ask_for_more(lanes: int, rng: np.random.Generator) -> None:
+    planner = Planner(model, empty, 4, lanes)
+
+    def ask(values: Array) -> None:
+        mine, answer, _ = job(values)
+        told: list[int] = []
+
+        def tell(rows: int) -> None:
+            assert threading.current_thread() is me
+            told.append(rows)
+            other, found, _ = job(values[:3])  # with a lane still held this would wait for itself
+            planner.run(other)
+            assert_array_equal(found, model(values[:3]))
+
+        me, mine.tell = threading.current_thread(), tell
+        planner.run(mine)
+        assert_array_equal(answer, model(values))
+        assert told == sorted(set(told))
+        assert told[-1] == len(values)
+
+    with ThreadPoolExecutor(8) as pool:
+        for asked in [pool.submit(ask, rng.normal(size=(n, 3))) for n in range(20, 28)]:
+            asked.result(60)
+
+
+def test_what_is_raised_while_being_told_ends_that_job_alone(rng: np.random.Generator) -> None:
+    planner, values = Planner(model, empty, 4), rng.normal(size=(9, 3))
+    mine, *_ = job(values)
+
+    def tell(rows: int) -> None:
+        raise KeyError("mine")
+
+    mine.tell = tell
+    with pytest.raises(KeyError, match="mine"):
+        planner.run(mine)
+    assert not planner._jobs
+    assert not planner._driving
+    other, answer, _ = job(values)
+    planner.run(other)
+    assert_array_equal(answer, model(values))
+
+
 def test_the_chunk_follows_the_memory_and_says_what_one_row_needs() -> None:
     assert chunk_of(4, 10 * 2**20, 2**30) == 4
     assert chunk_of(128, 10 * 2**20, 55 * 2**20) == 5

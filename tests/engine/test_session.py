@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from camrt.errors import NumericError, ProviderError
 from camrt.export.live import open_model
-from camrt.providers import parse_providers
+from camrt.libraries import FILES
+from camrt.providers import CUDA, TENSORRT, parse_providers
 from camrt.session import Session, Sessions
+from camrt.tensorrt import NOTE
 from tests import tiny
 
 CPU = parse_providers("cpu")
@@ -23,13 +30,112 @@ def test_a_provider_that_is_not_there_is_an_error_and_never_the_cpu(name: str) -
         Session(program, parse_providers([name, "cpu"]))
 
 
-def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
+# What ONNX Runtime's GPU build 1.31.1 raises without a GPU and without CUDA's and TensorRT's libraries, to the letter.
+NO_TENSORRT = (
+    "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void "
+    "onnxruntime::python::RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) "
+    "Please install TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH or "
+    "LD_LIBRARY_PATH, and that your GPU is supported.\n"
+)
+NO_FALLBACK = (
+    "[ONNXRuntimeError] : 1 : FAIL : This session contains graph nodes that are assigned to the default CPU EP, but "
+    "fallback to CPU EP has been explicitly disabled by the user."
+)
 
-    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
-    with pytest.raises(ProviderError, match="fell back"):
-        Session(open_model(tiny.gap()).program("forward"), parse_providers("cuda,cpu"))
+
+def gpu_build(folder: Path) -> SimpleNamespace:
+    """
+    Return a stand-in for that build, which does as it did: TensorRT raises, CUDA alone raises where it must not fall back.
+
+    Its version, its providers and its exceptions are the real ones; CUDA beside the CPU falls back without a word.
+    """
+    (folder / "capi").mkdir()
+    for provider in FILES.values():
+        (folder / "capi" / provider).write_bytes(b"")
+
+    def session(_: Any, options: Any, *, providers: list[str], provider_options: Any, enable_fallback: int) -> Any:
+        assert enable_fallback == 0
+        if "TensorrtExecutionProvider" in providers:
+            raise RuntimeError(NO_TENSORRT)
+        if "CPUExecutionProvider" not in providers:
+            assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+            raise Fail(NO_FALLBACK)
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    return SimpleNamespace(
+        __version__="1.31.1",
+        __file__=str(folder / "__init__.py"),
+        get_available_providers=lambda: [TENSORRT, CUDA, "CPUExecutionProvider"],
+        SessionOptions=onnxruntime.SessionOptions,
+        InferenceSession=session,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "lacks", "says"),
+    [
+        ("cuda", [CUDA], "CUDAExecutionProvider was asked for and does not load here: libcublasLt.so.13 (pip install"),
+        (
+            "cuda,cpu",
+            [CUDA],
+            "CUDAExecutionProvider was asked for and does not load here: libcublasLt.so.13 (pip install",
+        ),
+        (
+            "tensorrt",
+            [TENSORRT],
+            "TensorrtExecutionProvider was asked for and does not load here: libnvinfer.so.10 (Tens",
+        ),
+        (
+            "tensorrt,cuda",
+            [CUDA, TENSORRT],
+            "TensorrtExecutionProvider was asked for and does not load here: libnvinfer",
+        ),
+        (
+            "tensorrt,cpu",
+            [CUDA],
+            "TensorrtExecutionProvider, CPUExecutionProvider cannot run the forward program: /onnx",
+        ),
+        ("cuda", [], "Ask for cpu behind it to let those nodes run there"),
+        (
+            "cuda,cpu",
+            [],
+            "CUDAExecutionProvider was asked for, ONNX Runtime fell back to CPUExecutionProvider and says",
+        ),
+    ],
+)
+def test_a_provider_that_does_not_load_is_an_error_that_names_the_library(
+    asked: str, lacks: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = {FILES[CUDA]: "libcublasLt.so.13", FILES[TENSORRT]: "libnvinfer.so.10"}
+    there = [linked[file] for provider, file in FILES.items() if provider not in lacks]
+    monkeypatch.setattr("camrt.session.runtime", lambda: gpu_build(tmp_path))
+    monkeypatch.setattr("camrt.libraries.needed_libraries", lambda file: [linked[file.name]])
+    monkeypatch.setattr("camrt.libraries._loads", lambda name: name in there)
+    with pytest.raises(ProviderError) as caught:
+        Session(open_model(tiny.gap()).program("forward"), parse_providers(asked))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["tensorrt", "tensorrt,cuda", "tensorrt,cuda,cpu"])
+def test_tensorrt_without_its_libraries_is_refused_with_their_names_and_its_label(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camrt.session.runtime", lambda: gpu_build(tmp_path))
+    monkeypatch.setattr("camrt.libraries.needed_libraries", lambda _: ["libnvinfer.so.10", "libnvonnxparser.so.10"])
+    monkeypatch.setattr("camrt.libraries._loads", lambda _: False)
+    sessions = Sessions(open_model(tiny.gap()), parse_providers(asked))
+    with pytest.raises(ProviderError, match=rf"{NOTE}.*libnvinfer\.so\.10, libnvonnxparser\.so\.10 \(TensorRT 10"):
+        sessions.run("forward", (), {"x": tiny.images(1)})
+
+
+def test_the_cpu_is_used_without_a_word_where_the_gpu_build_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries are then none of ours: nothing is loaded, looked for or read."""
+    monkeypatch.setattr("camrt.session.preload", lambda _: pytest.fail("libraries of CUDA were looked for"))
+    monkeypatch.setattr("camrt.session.missing_libraries", lambda *_: pytest.fail("a provider's library was read"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"])
+    logits = Sessions(open_model(tiny.gap()), CPU).run("forward", (), {"x": tiny.images(1)})["logits"]
+    assert logits.shape == (1, tiny.CLASSES)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 257])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import onnx
@@ -13,7 +15,7 @@ from camrt.errors import OutputError, ProviderError
 from camrt.export import open_model
 from camrt.export.manifest import Program
 from camrt.providers import parse_providers
-from camrt.tensorrt import NOTE, private_folder, shapes_of, tensorrt_for, tensorrt_options
+from camrt.tensorrt import NOTE, _installed, private_folder, shapes_of, tensorrt_for, tensorrt_options
 from tests import tiny
 from tests.export.onnx_text import tokens
 
@@ -139,9 +141,10 @@ def test_what_is_asked_for_is_completed_and_said_to_be_untested(
     asked = [("tensorrt", {"trt_engine_cache_path": str(tmp_path / "c"), "trt_builder_optimization_level": 2})]
     (provider,) = parse_providers(asked)
     rest = {"onnxruntime": "1.31.1", "gpu": "H200", "precision": "float32"}
-    with pytest.warns(RuntimeWarning, match=NOTE), pytest.raises(ProviderError, match="version of tensorrt"):
+    monkeypatch.setattr("camrt.tensorrt.LIBRARY", str(tmp_path / "libnvinfer.so.10"))
+    with pytest.raises(ProviderError, match=rf"{NOTE}.*version of tensorrt.*libnvinfer\.so\.10"):
         tensorrt_for(provider, live.manifest, live.program("forward"), **rest)
-    monkeypatch.setattr("camrt.tensorrt.version", lambda name: "10.14.1")
+    monkeypatch.setattr("camrt.tensorrt._installed", lambda: "101401")
     with pytest.warns(RuntimeWarning, match=NOTE):
         made = tensorrt_for(provider, live.manifest, live.program("forward"), **rest)
     folder = Path(made.options["trt_engine_cache_path"])
@@ -149,3 +152,15 @@ def test_what_is_asked_for_is_completed_and_said_to_be_untested(
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert made.options["trt_builder_optimization_level"] == "2"
     assert set(made.options) <= KNOWN
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed, so no library can be made")
+def test_the_library_that_loads_tells_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT 10.14.1 says 101401, as its header NvInferVersion.h has it."""
+    source, made = tmp_path / "version.cpp", tmp_path / "libnvinfer.so.10"
+    source.write_text('extern "C" int getInferLibVersion() { return 10 * 10000 + 14 * 100 + 1; }')
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(made)], check=True)
+    monkeypatch.setattr("camrt.tensorrt.LIBRARY", str(made))
+    assert _installed() == "101401"
+    monkeypatch.setattr("camrt.tensorrt.LIBRARY", str(tmp_path / "none.so"))
+    assert _installed() == ""
