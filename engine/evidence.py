@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,13 @@ class Evidence:
     gradients_of: Callable[[Array, int], Array]
     column: Sequence[Target]
     named: dict[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def pinned(self) -> list[Target]:
+        """The targets with the classes that the clean image's scores settle."""
+        if plain_column([self.column]) is not None:
+            return [Logit(index) for index in on_host(self.target).tolist()]
+        return target_table.pin(self.column, on_host(self.logits))
 
     def fetched(self, labels: Sequence[str]) -> Evidence:
         """

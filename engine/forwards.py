@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,7 @@ from .scalars import settled
 from .tails import Heads, Tail, rows_within
 from .targets import Logit, Target
 
-__all__ = ["Forwards", "Share", "score_of"]
+__all__ = ["Forwards", "Share", "SoftmaxParts", "score_of"]
 
 Array = npt.NDArray[Any]
 _SHORT = 256  # bytes of a map that are their own key; longer ones are hashed
@@ -106,6 +107,7 @@ class Forwards:
         self._tails: dict[str, Tail] = {}  # by layer
         self._edited: dict[Hashable, Scored] = {}  # by layer and edit
         self._known: dict[Hashable, Array] = {}  # logits (C,) by what was run
+        self.shared = SoftmaxParts()
         self.share = Share()
         self.used: list[set[Hashable]] | None = (
             None  # by image, what one target's map is made of; kept where a share is set
@@ -474,16 +476,48 @@ class Forwards:
         )
 
 
-def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: Literal["probability", "logit"]) -> Array:
+class SoftmaxParts:
+    """What the softmaxes of the logits asked about last share, so that further targets do not work it out again."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Array, Array]] = []
+        self._logits: Callable[[], Array | None] = lambda: None  # not kept alive
+
+    def of(self, logits: Array) -> list[tuple[Array, Array]]:
+        """
+        Return the parts of each image's logits.
+
+        Parameters
+        ----------
+        logits : ndarray, shape (N, M, C)
+            Logits of masked images.
+
+        Returns
+        -------
+        list of tuple of ndarray of float64
+            As `camrt.kernels.softmax_parts` gives them, one entry an image.
+        """
+        if self._logits() is not logits:
+            self._parts = [kernels.softmax_parts(rows.astype(np.float64)) for rows in logits]
+            self._logits = weakref.ref(logits)
+        return self._parts
+
+
+def score_of(
+    pinned: Sequence[Target],
+    shared: SoftmaxParts,
+    logits: Array,
+    kind: Literal["probability", "logit"],
+) -> Array:
     """
     Score masked images by what a target asks.
 
     Parameters
     ----------
-    column : sequence of Target
-        One target for each of N images.
-    clean : ndarray, shape (N, C)
-        Logits of the clean images, which settle the classes.
+    pinned : sequence of Target
+        One target for each of N images, its class settled (`Evidence.pinned`).
+    shared : SoftmaxParts
+        What other targets of the batch have worked out.
     logits : ndarray, shape (N, M, C)
         Logits of masked images.
     kind : {"probability", "logit"}
@@ -494,13 +528,12 @@ def score_of(column: Sequence[Target], clean: Array, logits: Array, kind: Litera
     ndarray of float64, shape (N, M)
         The scores.
     """
-    pinned = target_table.pin(column, clean)
     scores = np.zeros(logits.shape[:2])
     for i, target in enumerate(pinned):
         if isinstance(target, Logit):
             classes = np.full(logits.shape[1], settled(target.index), np.int64)
-            rows = logits[i] if kind == "logit" else logits[i].astype(np.float64)  # a softmax sums, a logit is read
-            scores[i] = kernels.class_scores(rows, classes, kind=kind)
+            parts = shared.of(logits)[i] if kind == "probability" else None
+            scores[i] = kernels.class_scores(logits[i], classes, kind, parts=parts)
         else:
             scores[i] = target_table.values([target] * logits.shape[1], logits[i])
     return scores

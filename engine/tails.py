@@ -16,7 +16,6 @@ W is read from the tail itself (`read_head`), and both lines are compared with i
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ import numpy.typing as npt
 
 from camrt import kernels
 from camrt.export.manifest import Layer
+from camrt.kernels import is_cupy
 
 from .device import on_host
 from .masks import Scored
@@ -46,8 +46,8 @@ ALIVE = 5  # an operator's input and output, and what ONNX Runtime's arena holds
 AGREES: Mapping[str, float] = MappingProxyType(  # of the largest logit, by what the model is run in
     {"float32": 1e-5, "twin": 1e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 )  # float32: sums of some thousand terms; the others: ten times what a product's factors round by
-ONE_THREAD = 2**18  # products M*N*K up to which OpenBLAS uses one thread; more wait for each other where cores are busy:
-# (49 x 512) @ (512 x 1000) took 0.28 ms by two threads on idle cores and up to 60 ms on busy ones; 0.87 ms in tiles
+TILE = 64  # M, N and K of a product: up to M*N*K = 64^3 OpenBLAS uses one thread; several wait for each other where cores
+# are busy: (49 x 512) @ (512 x 1000) took 0.3 ms on two idle cores and up to 60 on busy ones, 0.9 in tiles on either
 _CHECKED = (4, 2)  # channels and cells on which a closed form is compared with the tail
 
 
@@ -158,13 +158,13 @@ class Tail:
 
         Notes
         -----
-        Cost: one row of the tail a cell; a matrix product on the host with a linear head.
+        Cost: one row of the tail a cell; a matrix product with a linear head.
         """
         (n, k, h, w), xp = self.acts.shape, namespace(self.acts)
         wanted = np.ones((n, h * w), bool) if only is None else np.asarray(on_host(only), bool)
         if self.head is not None:
             kept = xp.asarray(_inside(h, w) if gaussian else np.ones((h, w)))
-            means = on_host(self.acts * (kept / (h * w))).reshape(n, k, h * w).transpose(0, 2, 1)  # (N, Z, K)
+            means = (self.acts * (kept / (h * w))).reshape(n, k, h * w).transpose(0, 2, 1)  # (N, Z, K)
             logits = _product(means.astype(np.float32).reshape(-1, k), self.head.weight)
             logits += self.head.bias
             return Scored(_blanked(logits.reshape(n, h * w, -1), wanted), wanted)
@@ -218,12 +218,15 @@ class Tail:
 
 
 def _product(left: Array, right: Array) -> Array:
-    """Multiply matrices on this thread alone, in tiles that OpenBLAS does not share out."""
+    """Multiply where `left` lies, and return it on the host; there by this thread alone, in tiles that OpenBLAS does not share."""
+    if is_cupy(left):
+        return on_host(left @ namespace(left).asarray(right))
     (rows, shared), columns = left.shape, right.shape[1]
-    side = max(2, math.isqrt(ONE_THREAD // shared))
-    product = np.empty((rows, columns), left.dtype)
-    for i, j in itertools.product(range(0, rows, side), range(0, columns, side)):
-        np.matmul(left[i : i + side], right[:, j : j + side], out=product[i : i + side, j : j + side])
+    product = np.zeros((rows, columns), left.dtype)
+    for i, j in itertools.product(range(0, rows, TILE), range(0, columns, TILE)):
+        tile = product[i : i + TILE, j : j + TILE]
+        for k in range(0, shared, TILE):
+            tile += left[i : i + TILE, k : k + TILE] @ right[k : k + TILE, j : j + TILE]
     return product
 
 

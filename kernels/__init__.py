@@ -13,7 +13,7 @@ resizing.py, .cu      `resize`: bilinear interpolation
 scaling.py, .cu       `min_max`: each map to [0, 1], constant maps flagged
 component.py, .cu     `leading_component`: the first principal component through a Gram matrix
 masking.py, .cu       `fill_masks`: maps made masks and multiplied into a buffer of images
-scores.py, .cu        `class_scores`: each row's probability or logit of one class
+scores.py, .cu        `class_scores`: each row's probability or logit of one class; `softmax_parts`: what all classes share
 editing.py, .cu       `wipe_channels`, `keep_cells`: activations edited for the tail of a network
 blur.py, .cu          `gaussian_blur`: whole images, mirrored at the border
 adjoint.py, .cu       `resize_adjoint`, `min_max_gradient`: the way back from a mask to the map it was made of
@@ -33,7 +33,7 @@ from .editing import keep_cells, wipe_channels
 from .masking import fill_masks
 from .resizing import resize
 from .scaling import min_max
-from .scores import class_scores
+from .scores import class_scores, softmax_parts
 from .weighting import weighted_sum
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "min_max_gradient",
     "resize",
     "resize_adjoint",
+    "softmax_parts",
     "weighted_sum",
     "wipe_channels",
 ]

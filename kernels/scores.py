@@ -16,7 +16,7 @@ from camrt.errors import InputError
 from .array import Array, DType, computing_dtype, is_cupy, require_indices, require_same_side
 from .device import Gpu, Kernel
 
-__all__ = ["ScoreKind", "class_scores"]
+__all__ = ["ScoreKind", "class_scores", "softmax_parts"]
 
 ScoreKind: TypeAlias = Literal["probability", "logit"]
 
@@ -24,7 +24,9 @@ THREADS = 128  # a row is one block; scores.cu has it too
 CLASS_SCORES = Kernel("scores", "class_scores", (THREADS,))
 
 
-def class_scores(logits: Array, classes: Array, kind: ScoreKind = "probability") -> Array:
+def class_scores(
+    logits: Array, classes: Array, kind: ScoreKind = "probability", *, parts: tuple[Array, Array] | None = None
+) -> Array:
     """
     Gather each row's score of one class.
 
@@ -36,6 +38,9 @@ def class_scores(logits: Array, classes: Array, kind: ScoreKind = "probability")
         For each row, the class; on the same side (host or device) as `logits`.
     kind : {"probability", "logit"}, default "probability"
         The softmax over the row's classes, or the logit as it is.
+    parts : tuple of Array, optional
+        What `softmax_parts` returned for these logits, on the host; probabilities then cost one exponential a row and are
+        of the parts' type. A GPU works them out again.
 
     Returns
     -------
@@ -75,20 +80,60 @@ def class_scores(logits: Array, classes: Array, kind: ScoreKind = "probability")
     require_same_side("logits", logits, "classes", classes)
     if is_cupy(logits):
         return _on_gpu(logits, classes, kind, dtype, Gpu.of(logits))
-    return _on_numpy(np.ascontiguousarray(logits, dtype), classes, kind)
+    return _on_numpy(np.ascontiguousarray(logits, dtype), classes, kind, parts)
 
 
-def _on_numpy(logits: Array, classes: Array, kind: ScoreKind) -> Array:
+def softmax_parts(logits: Array) -> tuple[Array, Array]:
+    """
+    Work out what every class's probability shares.
+
+    Parameters
+    ----------
+    logits : Array of float32 or float64, shape (M, C)
+        Logits on the host.
+
+    Returns
+    -------
+    top : Array, shape (M,)
+        What a row's softmax subtracts from each logit: the largest, or 0 where the one logit there is lies below.
+    total : Array, shape (M,)
+        What it divides by: the sum over classes of ``exp(logit - top)``.
+
+    Raises
+    ------
+    ShapeError
+        If `logits` is not (M, C) of a real floating type.
+
+    Notes
+    -----
+    Cost: ``M*C`` exponentials.
+
+    Examples
+    --------
+    >>> softmax_parts(np.array([[5.0, 5.0]]))
+    (array([5.]), array([2.]))
+    """
+    return _parts(np.ascontiguousarray(logits, computing_dtype("logits", logits, "(M, C)")))
+
+
+def _on_numpy(logits: Array, classes: Array, kind: ScoreKind, parts: tuple[Array, Array] | None) -> Array:
     """Compute `class_scores` of contiguous logits."""
-    rows = np.arange(len(logits))
+    chosen: Array = logits[np.arange(len(logits)), classes]
     if kind == "logit":
-        return logits[rows, classes]
-    if logits.shape[1] == 1:
-        logits, classes = np.concatenate([np.zeros_like(logits), logits], axis=1), classes + 1
+        return chosen
+    top, total = _parts(logits) if parts is None else parts
     with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, on purpose
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        scores: Array = powers[rows, classes] / powers.sum(1)
+        scores: Array = np.exp(chosen - top) / total
     return scores
+
+
+def _parts(logits: Array) -> tuple[Array, Array]:
+    """Compute `softmax_parts` of contiguous logits."""
+    if logits.shape[1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    top = logits.max(1)
+    with np.errstate(invalid="ignore"):
+        return top, np.exp(logits - top[:, None]).sum(1)
 
 
 def _on_gpu(logits: Array, classes: Array, kind: ScoreKind, dtype: DType, gpu: Gpu) -> Array:

@@ -71,7 +71,7 @@ def ablationcam(
     Desai and Ramaswamy 2020, Ablation-CAM, WACV, eqs. 3 and 4. `ratio` and "far" are pytorch-grad-cam's; no paper.
     """
     xp = namespace(acts)
-    place, only = _places(acts, ratio)
+    place, only = _places(acts, ratio) if ratio < 1 else (xp.arange(acts.shape[1])[None], None)
     scored = ablated_of(_values(acts, value, place), only)
     clean = xp.asarray(score_of(logits[:, None], "logit"))  # (N, 1)
     lost = xp.where(xp.asarray(scored.live), clean - xp.asarray(score_of(scored.logits, "logit")), 0)
@@ -83,21 +83,23 @@ def ablationcam(
 def _values(acts: Array, value: str, place: Array) -> Array:
     """Return what each channel is set to, (N, K)."""
     xp = namespace(acts)
-    lowest = acts.min(axis=(1, 2, 3)).astype(xp.float64)[:, None]
+
+    def far() -> Array:
+        lowest = acts.min(axis=(1, 2, 3)).astype(xp.float64)[:, None]
+        return xp.where(lowest == 0, 0, lowest - FAR * (1 + place % RUN))  # type: ignore[no-any-return]
+
     known: dict[str, Callable[[], Array]] = {
         "zero": lambda: xp.zeros(acts.shape[:2]),
         "mean": lambda: acts.mean(axis=(2, 3)),
         "min": lambda: acts.min(axis=(2, 3)),
-        "far": lambda: xp.where(lowest == 0, 0, lowest - FAR * (1 + place % RUN)),
+        "far": far,
     }
     return known[value]().astype(acts.dtype, copy=False)
 
 
-def _places(acts: Array, ratio: float) -> tuple[Array, Array | None]:
-    """Return each channel's turn (N, K), and which channels are ablated where not all are."""
-    xp, (n, k) = namespace(acts), acts.shape[:2]
-    if ratio == 1:
-        return xp.broadcast_to(xp.arange(k), (n, k)), None
+def _places(acts: Array, ratio: float) -> tuple[Array, Array]:
+    """Return each channel's turn, and which channels are ablated, (N, K)."""
+    xp, k = namespace(acts), acts.shape[1]
     size = abs(acts) - abs(acts).min(axis=(2, 3), keepdims=True)
     projected = kernels.min_max(abs(kernels.leading_component(acts, center=True)[0]))[0]
     whole = size.sum(axis=(2, 3))

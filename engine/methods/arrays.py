@@ -60,7 +60,7 @@ def has_negative(acts: Array) -> Array:
     -----
     Cost: one pass over `acts`.
     """
-    signed: Array = acts.min(axis=(1, 2, 3)) < 0
+    signed: Array = acts.reshape(len(acts), -1).min(axis=1) < 0  # one long axis is several times as fast as three
     return signed
 
 

@@ -18,8 +18,10 @@ import torch
 
 from camrt.export.live import Live, open_model
 from camrt.export.manifest import Layer
+from camrt.export.programs import build as build_program
 from camrt.export.verify import check_gradient, check_parity
 from tests.export.architectures import SIDE, build, exported
+from tests.export.gpu_lint import added_offences
 from tests.export.judge import Figures, canonical, errors, judge, run_program
 from tests.export.onnx_in_torch import gradients
 
@@ -214,6 +216,17 @@ def test_the_tail_continues_what_the_features_began(case: Case, which: str) -> N
     whole = run_program(case.live.program("seeded_gradient", [layer.name]), x=case.x[:3], seed=seed)
     assert errors(found["gradients.0"], whole["gradients.0"]).max() <= 1e-4
     np.testing.assert_allclose(found["logits"], whole["logits"], rtol=0, atol=1e-5 * np.abs(whole["logits"]).max())
+
+
+def test_nothing_is_added_that_gpus_do_not_run(case: Case) -> None:
+    classifier, early = case.live.classifier, case.live.resolve(case.expected.early)
+    forward = list(build_program(classifier, "forward")[0].graph)
+    known = {node.name for node in forward}
+    for kind, layers in (("gradient", (early, case.default)), ("input_gradient", ()), ("tail_gradient", (early,))):
+        model, _ = build_program(classifier, kind, layers)
+        added = [node for node in model.graph if node.name not in known]
+        assert added
+        assert added_offences(added, forward) == [], kind
 
 
 def test_the_gradient_is_the_slope_of_the_tail(case: Case) -> None:

@@ -25,6 +25,7 @@ from camrt.errors import MissingRuleError
 from camrt.export.backward import sweep
 from camrt.export.vjp import RULES
 from camrt.export.vjp.emit import Emit
+from tests.export.gpu_lint import added_offences
 from tests.export.random_graphs import Drawn, draw
 from tests.export.vjp.oracle import STAND_INS
 
@@ -55,6 +56,9 @@ def gradient(drawn: Drawn, seeds: list[Array]) -> onnx.ModelProto | None:
     e = Emit(graph, "seed")
     ends = {value: e.const(seed) for value, seed in zip(graph.outputs, seeds, strict=True)}
     (g,) = sweep(graph, ends, [graph.inputs[0]], RULES)
+    added = [node for node in graph if (node.name or "").startswith("grad/")]
+    refused = added_offences(added, set(graph) - set(added))
+    assert not refused, "; ".join(refused)
     graph.outputs.clear()
     if g is None:
         return None
