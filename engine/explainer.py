@@ -55,9 +55,7 @@ Array = npt.NDArray[Any]
 
 BATCH = 32  # images a run on a device; ResNet-50's activations and gradients then stay below 1 GB
 CPU_BATCH = 4  # on a CPU: runs of 4 took 0.84 (MobileNetV2) to 0.97 (ResNet-50) of the time of one run of 16
-CPU_GRADIENT_BATCH = (
-    2  # of gradients at the image, which hold twice the tensors: runs of 4 took 1.0 to 1.09 of its time
-)
+CPU_GRADIENT_BATCH = 2  # of gradients at the image, which hold twice the tensors; runs of 4 took up to 1.09 of its time
 MAP_OUTPUTS = {"logits", "explained", "map", "heat", "degenerate", "signed"}  # any other is a flag of the method
 DEVICE_CHUNK = 128  # masked forwards a run on a device
 ARENA = 3  # what ONNX Runtime's arena holds, in multiples of the tensors alive: it grows by doubling

@@ -244,7 +244,10 @@ class Forwards:
         NumericError
             If logits hold NaN or infinity.
         """
-        question, size = self._question, max(1, self._planner.chunk)
+        question, chunk = self._question, self._planner.chunk
+        size = (
+            chunk if question.sessions.source.manifest.batch else max(1, chunk // 2)
+        )  # a gradient holds twice the tensors
         pieces = []
         for start in range(0, len(x), size):
             rows = slice(start, start + size)

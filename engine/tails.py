@@ -46,7 +46,9 @@ ALIVE = 5  # an operator's input and output, and what ONNX Runtime's arena holds
 AGREES: Mapping[str, float] = MappingProxyType(  # of the largest logit, by what the model is run in
     {"float32": 1e-5, "twin": 1e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 )  # float32: sums of some thousand terms; the others: ten times what a product's factors round by
-TILE = 64  # M, N and K of a product: up to M*N*K = 64^3 OpenBLAS uses one thread; several wait for each other where cores
+TILE = (
+    64  # M, N and K of a product: up to M*N*K = 64^3 OpenBLAS uses one thread; several wait for each other where cores
+)
 # are busy: (49 x 512) @ (512 x 1000) took 0.3 ms on two idle cores and up to 60 on busy ones, 0.9 in tiles on either
 _CHECKED = (4, 2)  # channels and cells on which a closed form is compared with the tail
 
