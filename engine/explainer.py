@@ -37,7 +37,7 @@ from .forwards import Forwards, score_of
 from .fuse import HEAT_FUSIONS, RAW_FUSIONS, fuse_layers
 from .image import prepare
 from .limits import UNLIMITED, Cancellation, Limits
-from .methods import Method, resolve, validate
+from .methods import Method, Result, resolve, validate
 from .methods.arrays import namespace
 from .methods.raw import check_finite, raw_map
 from .pipeline import PIPELINES
@@ -112,13 +112,13 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """Maps of one target an image: raw by layer, heatmap, flags, and the last layer's map at the image."""
+class _Maps:
+    """Maps of N images for T targets each: raw by layer, heatmaps, flags, and the last layer's maps at the image."""
 
-    evidence: Evidence
-    raws: tuple[Array, ...]
-    heat: Array
-    degenerate: Array
+    evidence: tuple[Evidence, ...]  # one a target
+    raws: tuple[Array, ...]  # (N, T, h, w)
+    heat: Array  # (N, T, H, W)
+    degenerate: Array  # (N, T), as every flag
     flags: Mapping[str, Array]
     raw_input: Array | None = None
 
@@ -280,8 +280,8 @@ class Explainer:
         prepared = prepare(images, self.preprocess)
         x = prepared.x
         table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
-        run = self._augmented if tta else self._columns
-        chunks: list[list[_Column]] = []
+        run = self._augmented if tta else self._maps
+        chunks: list[_Maps] = []
         limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
         with limited as limits, self._sessions.place() as placed:
             step = self._batch if budget is None else 1  # what a budget allows does not depend on the neighbours
@@ -290,7 +290,7 @@ class Explainer:
                 limits.check()
                 request = _Request(limits, budget, _within(progress, start, len(x[rows]), len(x)))
                 made = run(plan, request, placed(x[rows]), [list(column) for column in zip(*table[rows], strict=True)])
-                chunks.append([self._fetched(plan, column) for column in made])
+                chunks.append(self._fetched(plan, made))
                 if progress is not None:
                     progress(min(start + step, len(x)), len(x))
         return self._result(plan, chunks, prepared.pictures, prepared.names, tta)
@@ -490,18 +490,22 @@ class Explainer:
             raise TargetError(f"one target an image was wanted here; {len(table[0])} were given")
         return [row[0] for row in table]
 
-    def _columns(self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]) -> list[_Column]:
+    def _maps(self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]) -> _Maps:
         """Make the maps of one batch, one column a target."""
         question = Question(self._sessions, plan.names, x, self.labels, request.limits)
         plain = plain_column(columns)
         if plan.in_graph and plain is not None:
-            return [self._direct(plan, question, plain)]
+            return self._direct(plan, question, plain)
         found = gather(question, columns, gradients=plan.needs_gradients)
         forwards = self._forwards(plan, request, question, len(columns)) if plan.by_forwards else None
         if plan.method.class_free:
-            first = self._column(plan, question, found[0], forwards)
-            return [first, *(replace(first, evidence=evidence) for evidence in found[1:])]
-        return [self._drawn(plan, request, question, evidence, forwards) for evidence in found]
+            one = self._drawn(plan, question, found[:1], forwards)
+            return replace(_together([one] * len(found), 1), evidence=tuple(found))
+        if request.budget is None or forwards is None:
+            return self._drawn(plan, question, found, forwards)
+        return _together(
+            [self._drawn_in_rounds(plan, request.budget, question, evidence, forwards) for evidence in found], 1
+        )
 
     def _forwards(self, plan: _Plan, request: _Request, question: Question, columns: int) -> Forwards:
         """Open the memory of one batch's masked forwards."""
@@ -575,79 +579,99 @@ class Explainer:
         """
         return self._lanes * self.chunk * self._row_memory
 
-    def _drawn(
-        self, plan: _Plan, request: _Request, question: Question, evidence: Evidence, forwards: Forwards | None
-    ) -> _Column:
-        """Make a column, in rounds where there is a budget."""
-        if request.budget is None or forwards is None:
-            return self._column(plan, question, evidence, forwards)
+    def _drawn_in_rounds(
+        self, plan: _Plan, budget: Budget, question: Question, evidence: Evidence, forwards: Forwards
+    ) -> _Maps:
+        """Make the maps of one target within a budget."""
         drawn = draw_in_rounds(
-            lambda: self._column(plan, question, evidence, forwards),
-            lambda column: column.heat,
+            lambda: self._drawn(plan, question, [evidence], forwards),
+            lambda maps: maps.heat[:, 0],
             forwards,
-            request.budget,
+            budget,
             plan.expected,
         )
         n = len(question.x)
-        flags = {**drawn.drawing.flags, "complete": np.full(n, drawn.complete), "forwards": drawn.forwards}
+        flags = {
+            **drawn.drawing.flags,
+            "complete": np.full((n, 1), drawn.complete),
+            "forwards": drawn.forwards[:, None],
+        }
         if drawn.stability is not None:
-            flags["stability"] = drawn.stability
+            flags["stability"] = drawn.stability[:, None]
         return replace(drawn.drawing, flags=flags)
 
-    def _fetched(self, plan: _Plan, column: _Column) -> _Column:
+    def _fetched(self, plan: _Plan, maps: _Maps) -> _Maps:
         """Bring what a result holds to the host; this is where a device is waited for."""
-        if not is_cupy(column.heat):
-            return column
-        raws = tuple(on_host(raw) for raw in column.raws)
+        if not is_cupy(maps.heat):
+            return maps
+        raws = tuple(on_host(raw) for raw in maps.raws)
         for raw, name in zip(raws, plan.names, strict=True):
             check_finite(raw, plan.method.id, name)
-        return _Column(
-            column.evidence.fetched(self.labels),
+        return _Maps(
+            tuple(evidence.fetched(self.labels) for evidence in maps.evidence),
             raws,
-            on_host(column.heat),
-            on_host(column.degenerate),
-            {name: on_host(flag) for name, flag in column.flags.items()},
-            None if column.raw_input is None else on_host(column.raw_input),
+            on_host(maps.heat),
+            on_host(maps.degenerate),
+            {name: on_host(flag) for name, flag in maps.flags.items()},
+            None if maps.raw_input is None else on_host(maps.raw_input),
         )
 
-    def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Column:
+    def _direct(self, plan: _Plan, question: Question, column: Sequence[Logit]) -> _Maps:
         """Let the graph make the raw map, and finish it."""
         evidence, named = map_in_graph(question, column, plan.method.id)
         raw, heat, flat = named["map"], named["heat"], named["degenerate"]
         check_finite(raw, plan.method.id, plan.names[0])
         if plan.pipeline != "camrt":
             heat, flat = PIPELINES[plan.pipeline](raw, plan.size, plan.method.relu_of(plan.variant))
-        flags = {name: array for name, array in named.items() if name not in MAP_OUTPUTS}
+        flags = {name: array[:, None] for name, array in named.items() if name not in MAP_OUTPUTS}
         if plan.method.nonnegative:  # not asked where the layer's operator rules it out
-            flags["signed_activations"] = named.get("signed", np.zeros(len(raw), bool))
-        return _Column(evidence, (raw,), heat, flat, flags)
+            flags["signed_activations"] = named.get("signed", np.zeros(len(raw), bool))[:, None]
+        return _Maps((evidence,), (raw[:, None],), heat[:, None], flat[:, None], flags)
 
-    def _column(self, plan: _Plan, question: Question, evidence: Evidence, forwards: Forwards | None) -> _Column:
-        """Run the method at every layer, finish each map, and fuse them."""
-        raws: list[Array] = []
-        flags: dict[str, Array] = {}
-        gives = "map"
-        for index, layer in enumerate(plan.layers):
-            made = raw_map(
-                plan.method,
-                self._offer(plan, question, evidence, index, forwards),
-                variant=plan.variant,
-                options=plan.options,
-                layer=layer.name,
-                eigen_smooth=plan.eigen_smooth,
-            )
-            raws.append(made.array)
-            gives = made.gives or gives
-            for name, flag in made.flags.items():
-                flags[name] = flag if name not in flags else np.maximum(flags[name], flag)
-        if gives == "heatmap":  # a finished map; it does not depend on the layer
-            return _Column(evidence, tuple(raws), raws[0], np.zeros(len(question.x), bool), flags)
-        relu = plan.method.relu_of(plan.variant)
-        extra = {name: value for name, value in plan.options.items() if name in plan.method.fusion_options}
+    def _drawn(self, plan: _Plan, question: Question, found: Sequence[Evidence], forwards: Forwards | None) -> _Maps:
+        """Run the method for every target at every layer, finish the maps, those of all targets at once, and fuse them."""
+        results = [
+            [self._raw_map(plan, question, evidence, index, forwards) for index in range(len(plan.layers))]
+            for evidence in found
+        ]
+        raws = tuple(_beside([result.array for result in layer]) for layer in zip(*results, strict=True))
+        n, t = raws[0].shape[:2]
+        flags = {
+            name: _beside(flag) for name, flag in _flags([_worst(result) for result in results], [(n,)] * t).items()
+        }
+        last = [result[-1] for result in results]
+        if last[0].gives == "heatmap":  # finished maps; they do not depend on the layer
+            return _Maps(tuple(found), raws, raws[0], np.zeros((n, t), bool), flags)
         heat, degenerate = fuse_layers(
-            raws, plan.size, PIPELINES[plan.pipeline], how=plan.fuse, relu=relu, options=extra
+            [raw.reshape(n * t, *raw.shape[2:]) for raw in raws],
+            plan.size,
+            PIPELINES[plan.pipeline],
+            how=plan.fuse,
+            relu=plan.method.relu_of(plan.variant),
+            options={name: value for name, value in plan.options.items() if name in plan.method.fusion_options},
         )
-        return _Column(evidence, tuple(raws), heat, degenerate, flags, made.raw_input)
+        at_image = [result.raw_input for result in last if result.raw_input is not None]
+        return _Maps(
+            tuple(found),
+            raws,
+            heat.reshape(n, t, *heat.shape[1:]),
+            degenerate.reshape(n, t),
+            flags,
+            _beside(at_image) if at_image else None,
+        )
+
+    def _raw_map(
+        self, plan: _Plan, question: Question, evidence: Evidence, index: int, forwards: Forwards | None
+    ) -> Result:
+        """Run the method for one target at one layer."""
+        return raw_map(
+            plan.method,
+            self._offer(plan, question, evidence, index, forwards),
+            variant=plan.variant,
+            options=plan.options,
+            layer=plan.layers[index].name,
+            eigen_smooth=plan.eigen_smooth,
+        )
 
     def _offer(
         self, plan: _Plan, question: Question, evidence: Evidence, index: int, forwards: Forwards | None
@@ -655,8 +679,8 @@ class Explainer:
         """Lay out what the method may read, by the names of `camrt.methods.table.EVIDENCE`."""
         x, layer = question.x, plan.layers[index]
         grads = None if evidence.grads is None else evidence.grads[index]
-        needs = plan.method.needs
-        return {
+        needs = set(plan.method.needs)
+        offered: dict[str, object] = {
             "acts": evidence.acts[index],
             "grads": grads,
             "head": grads.sum(axis=(2, 3)) if grads is not None and "head" in needs else None,  # GAP: G = W_ck / Z
@@ -667,17 +691,19 @@ class Explainer:
             "x": x,
             "gradients_at": partial(_swap, evidence.gradients_at, index),
             "gradients_of": partial(_swap, evidence.gradients_of, index),
-            "piecewise": plan.layers[index].piecewise,
-            "score_of": partial(score_of, evidence.column, evidence.logits),
+            "piecewise": layer.piecewise,
             "hidden": self._hidden(plan, x),
             "tokens": layer.layout in ("tokens", "tokens_first"),
-            **ways(question, evidence, index),
-            **({} if forwards is None else forwards.offered(layer, evidence.named if len(plan.layers) == 1 else {})),
         }
+        if forwards is not None:
+            known = evidence.named if len(plan.layers) == 1 else {}
+            offered |= forwards.offered(layer, known)
+            offered["score_of"] = partial(score_of, evidence.pinned, forwards.shared)
+        if not needs <= offered.keys():
+            offered |= ways(question, evidence, index)
+        return offered
 
-    def _augmented(
-        self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]
-    ) -> list[_Column]:
+    def _augmented(self, plan: _Plan, request: _Request, x: Array, columns: Sequence[Sequence[Target]]) -> _Maps:
         """Average the maps of mirrored and brightened inputs; the classes stay those of the clean input."""
         if not np.issubdtype(x.dtype, np.floating):
             raise MethodError(f"tta scales the input and needs a floating-point model; this one takes {x.dtype}")
@@ -685,50 +711,37 @@ class Explainer:
         pinned = [target_table.pin(column, logits) for column in columns]
         width = 2 if self.preprocess.layout == "nhwc" else 3
         n = 2 * len(TTA_GAINS)
-        clean = self._columns(plan, _part(request, 0, n), x, pinned)
-        sums = [(np.zeros_like(c.heat), [np.zeros_like(r) for r in c.raws]) for c in clean]
-        flat = [np.ones_like(c.degenerate) for c in clean]
+        clean = self._maps(plan, _part(request, 0, n), x, pinned)
+        heat, raws = np.zeros_like(clean.heat), [np.zeros_like(raw) for raw in clean.raws]
+        flat = np.ones_like(clean.degenerate)
         kinds = sorted(product((False, True), TTA_GAINS), key=lambda kind: kind != (False, 1.0))
         for turn, (mirrored, gain) in enumerate(kinds):
             moved = (np.flip(x, width) if mirrored else x) * np.asarray(gain, x.dtype)
-            made = clean if turn == 0 else self._columns(plan, _part(request, turn, n), moved, pinned)
-            for place, column in enumerate(made):
-                sums[place][0][:] += np.flip(column.heat, 2) if mirrored else column.heat
-                for total, raw in zip(sums[place][1], column.raws, strict=True):
-                    total += np.flip(raw, 2) if mirrored else raw
-                flat[place] &= column.degenerate
-        return [
-            replace(column, heat=heat / n, raws=tuple(raw / n for raw in raws), degenerate=gone)
-            for column, (heat, raws), gone in zip(clean, sums, flat, strict=True)
-        ]
+            made = clean if turn == 0 else self._maps(plan, _part(request, turn, n), moved, pinned)
+            heat += np.flip(made.heat, 3) if mirrored else made.heat
+            for total, raw in zip(raws, made.raws, strict=True):
+                total += np.flip(raw, 3) if mirrored else raw
+            flat &= made.degenerate
+        return replace(clean, heat=heat / n, raws=tuple(raw / n for raw in raws), degenerate=flat)
 
-    def _result(
-        self, plan: _Plan, chunks: Sequence[Sequence[_Column]], pictures: Any, names: Any, tta: bool
-    ) -> Explanation:
+    def _result(self, plan: _Plan, chunks: Sequence[_Maps], pictures: Any, names: Any, tta: bool) -> Explanation:
         """Put the batches together: axis 0 images, axis 1 targets."""
+        whole = _together(chunks, 0)
 
-        def join(pick: Callable[[_Column], Array]) -> Array:
-            if len(chunks) == len(chunks[0]) == 1:
-                return pick(chunks[0][0])[:, None]
-            return np.concatenate([np.stack([pick(column) for column in chunk], axis=1) for chunk in chunks])
+        def said(pick: Callable[[Evidence], Array]) -> Array:
+            return _joined([_beside([pick(evidence) for evidence in maps.evidence]) for maps in chunks])
 
-        kinds = {name: flag.dtype for chunk in chunks for column in chunk for name, flag in column.flags.items()}
-
-        def flagged(name: str) -> Array:
-            return join(lambda c: c.flags.get(name, np.zeros(len(c.heat), kinds[name])))  # not raised in every batch
-
-        raws = [join(lambda c, i=i: c.raws[i]) for i in range(len(plan.layers))]  # type: ignore[misc]
         return Explanation(
-            logits=_joined([chunk[0].evidence.logits for chunk in chunks]).astype(np.float32, copy=False),
-            targets=join(lambda c: c.evidence.target),
-            values=join(lambda c: c.evidence.values),  # type: ignore[arg-type, return-value]
-            labels=[row for chunk in chunks for row in zip(*(column.evidence.names for column in chunk), strict=True)],
-            raw=raws[-1],
-            layer_raws=dict(zip(plan.names, raws, strict=True)),
-            heatmaps=join(lambda c: c.heat).astype(np.float32, copy=False),
-            degenerate=join(lambda c: c.degenerate),
-            raw_input=None if chunks[0][0].raw_input is None else join(lambda c: c.raw_input),  # type: ignore[arg-type, return-value]
-            flags={name: flagged(name) for name in sorted(kinds)},
+            logits=_joined([maps.evidence[0].logits for maps in chunks]).astype(np.float32, copy=False),
+            targets=said(lambda evidence: evidence.target),
+            values=said(lambda evidence: evidence.values),  # type: ignore[arg-type, return-value]
+            labels=[row for maps in chunks for row in zip(*(e.names for e in maps.evidence), strict=True)],
+            raw=whole.raws[-1],
+            layer_raws=dict(zip(plan.names, whole.raws, strict=True)),
+            heatmaps=whole.heat.astype(np.float32, copy=False),
+            degenerate=whole.degenerate,
+            raw_input=whole.raw_input,
+            flags=dict(sorted(whole.flags.items())),
             method=plan.method.id,
             variant=plan.variant,
             options=dict(plan.options),
@@ -789,9 +802,54 @@ def _buffers_like(x: Array) -> Callable[[int], Array]:
     return lambda rows: made_by.empty((rows, *shape), dtype)
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-    """Put the batches of one array together; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _worst(results: Sequence[Result]) -> dict[str, Array]:
+    """Return the flags of one target, the highest of all layers'."""
+    flags: dict[str, Array] = {}
+    for result in results:
+        for name, flag in result.flags.items():
+            flags[name] = flag if name not in flags else np.maximum(flags[name], flag)
+    return flags
+
+
+def _flags(parts: Sequence[Mapping[str, Array]], shapes: Sequence[tuple[int, ...]]) -> dict[str, list[Array]]:
+    """Return every part's flags by name; what a part did not raise is zero there."""
+    kinds = {name: flag for part in parts for name, flag in part.items()}
+    return {
+        name: [
+            part[name] if name in part else namespace(like).zeros(shape, like.dtype)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+        for name, like in sorted(kinds.items())
+    }
+
+
+def _together(parts: Sequence[_Maps], axis: int) -> _Maps:
+    """Put maps of several batches (axis 0) or of several targets (axis 1) together; a single part stays as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    flags = _flags([part.flags for part in parts], [part.degenerate.shape for part in parts])
+    at_image = [part.raw_input for part in parts if part.raw_input is not None]
+    return _Maps(
+        tuple(evidence for part in parts for evidence in part.evidence),
+        tuple(_joined(raws, axis) for raws in zip(*(part.raws for part in parts), strict=True)),
+        _joined([part.heat for part in parts], axis),
+        _joined([part.degenerate for part in parts], axis),
+        {name: _joined(flag, axis) for name, flag in flags.items()},
+        _joined(at_image, axis) if at_image else None,
+    )
+
+
+def _joined(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Join arrays along an axis; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Array = namespace(parts[0]).concatenate(parts, axis=axis)
+    return joined
+
+
+def _beside(columns: Sequence[Array]) -> Array:
+    """Make the targets' arrays (N, ...) one of shape (N, T, ...); a single one is not copied."""
+    return _joined([column[:, None] for column in columns], 1)
 
 
 def _ids(x: Array) -> npt.NDArray[np.uint64]:

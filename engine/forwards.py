@@ -296,14 +296,15 @@ class Forwards:
     def _once(self, key: Hashable, wanted: Array, ask: Callable[[Array], Scored]) -> Scored:
         """Return edits of a layer; those that are known are not run again."""
         known = self._edited.get(key)
-        fresh = wanted if known is None else wanted & ~known.live
-        if known is None or fresh.any():
-            found = _finite(ask(fresh))
-            if known is not None:
-                found = Scored(np.where(fresh[:, :, None], found.logits, known.logits), fresh | known.live)
-            self._edited[key] = known = found
+        if known is None:
+            known = self._edited[key] = _finite(ask(wanted))
         if (known.live == wanted).all():
             return known
+        fresh = wanted & ~known.live
+        if fresh.any():
+            found = _finite(ask(fresh))
+            known = Scored(np.where(fresh[:, :, None], found.logits, known.logits), fresh | known.live)
+            self._edited[key] = known
         return Scored(np.where(wanted[:, :, None], known.logits, np.float32(0)), wanted)
 
     def _tail(self, layer: Layer, known: dict[str, Array]) -> Tail:
@@ -533,10 +534,11 @@ def score_of(
     """
     scores = np.zeros(logits.shape[:2])
     for i, target in enumerate(pinned):
-        if isinstance(target, Logit):
+        if isinstance(target, Logit) and kind == "logit":
+            scores[i] = logits[i, :, settled(target.index)]
+        elif isinstance(target, Logit):
             classes = np.full(logits.shape[1], settled(target.index), np.int64)
-            parts = shared.of(logits)[i] if kind == "probability" else None
-            scores[i] = kernels.class_scores(logits[i], classes, kind, parts=parts)
+            scores[i] = kernels.class_scores(logits[i], classes, parts=shared.of(logits)[i])
         else:
             scores[i] = target_table.values([target] * logits.shape[1], logits[i])
     return scores

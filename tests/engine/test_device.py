@@ -69,8 +69,8 @@ def test_nothing_comes_to_the_host_before_the_heatmap(
     assert world.host_runs == []
     assert world.uploaded == [(3, 3, *tiny.SIZE), (3,)]  # the pictures, once, and the classes asked for
     assert sorted(set(world.fetched)) == sorted(
-        {(3, tiny.CLASSES), (3,), (3, *tiny.SIZE), result.raw[:, 0].shape}
-    )  # logits, classes and flags, heatmaps, raw maps
+        {(3, tiny.CLASSES), (3,), (3, 1), (3, 1, *tiny.SIZE), result.raw.shape}
+    )  # logits, classes, flags, heatmaps, raw maps
     assert {session.provider_options[0]["user_compute_stream"] for session in world.sessions} == {
         str(cuda_stand_in.STREAM)
     }
@@ -88,7 +88,7 @@ def test_other_targets_bring_logits_to_the_host_and_nothing_else(world: cuda_sta
     picture = np.random.default_rng(0).integers(0, 256, (*tiny.SIZE, 3), np.uint8)
     asked: Any = {"images": picture, "target": [0, camrt.targets.Probability(3)], "method": "layercam"}
     result = explainer.explain(**asked)
-    final = {(1, *tiny.SIZE), result.raw[:, 0].shape, (1,)}
+    final = {(1, 2, *tiny.SIZE), result.raw.shape, (1, 2), (1,)}
     assert [shape for shape in world.fetched if shape not in final] == [(1, tiny.CLASSES)]
     want = on_the_host(tiny.mlp(), **asked)
     np.testing.assert_allclose(result.heatmaps, want.heatmaps, atol=2e-5)

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import camrt
 from camrt.errors import CancelledError, DeadlineError, NumericError
-from camrt.evidence import Question
-from camrt.forwards import Forwards, Share, score_of
+from camrt.evidence import Question, gather
+from camrt.forwards import Forwards, Share, SoftmaxParts, score_of
 from camrt.kernels import min_max, resize
 from camrt.limits import Cancellation, Limits
 from camrt.masks import Lazy, Masks, Noise, Scored
@@ -22,7 +22,7 @@ from camrt.planner import Planner
 from camrt.scalars import softmax
 from camrt.session import Sessions
 from camrt.tails import Heads
-from camrt.targets import Contrast, Logit, Probability
+from camrt.targets import Contrast, Logit, Probability, Target
 from tests import tiny
 
 Array = Any
@@ -227,16 +227,36 @@ def test_a_request_that_is_over_runs_nothing() -> None:
 
 
 def test_scores_are_the_targets_own() -> None:
-    rng = np.random.default_rng(0)
-    clean, logits = rng.normal(size=(2, 5)), rng.normal(size=(2, 7, 5))
-    best = clean.argmax(1)
-    found = score_of([Logit(), Logit(3)], clean, logits, "probability")
-    assert_allclose(found[0], softmax(logits[0])[:, best[0]], atol=1e-12)
+    logits = np.random.default_rng(0).normal(size=(2, 7, 5))
+    plain: list[Target] = [Logit(1), Logit(3)]
+    found = score_of(plain, SoftmaxParts(), logits, "probability")
+    assert_allclose(found[0], softmax(logits[0])[:, 1], atol=1e-12)
     assert_allclose(found[1], softmax(logits[1])[:, 3], atol=1e-12)
-    assert_allclose(score_of([Logit(), Logit(3)], clean, logits, "logit")[1], logits[1, :, 3])
-    other = score_of([Contrast(1, (2,)), Probability(4)], clean, logits, "logit")
+    assert_array_equal(score_of(plain, SoftmaxParts(), logits, "logit")[1], logits[1, :, 3])
+    other = score_of([Contrast(1, (2,)), Probability(4)], SoftmaxParts(), logits, "logit")
     assert_allclose(other[0], logits[0, :, 1] - logits[0, :, 2], atol=1e-6)
     assert_allclose(other[1], softmax(logits[1])[:, 4], atol=1e-6)
+
+
+def test_what_softmaxes_share_belongs_to_the_logits_asked_about() -> None:
+    rng, shared = np.random.default_rng(0), SoftmaxParts()
+    one, two = rng.normal(size=(2, 1, 7, 5)).astype("f4")
+    for logits in (one, two, two, one):
+        for index in range(5):
+            found = score_of([Logit(index)], shared, logits, "probability")
+            assert_allclose(found[0], softmax(logits[0].astype("f8"))[:, index], rtol=1e-12)
+    assert shared.of(one) is shared.of(one)
+    assert shared.of(one) is not shared.of(one.copy())
+
+
+def test_evidence_knows_the_classes_that_scores_settle() -> None:
+    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(2)
+    question = Question(explainer._sessions, ("a2",), x)
+    best = explainer.logits(x).argmax(1)
+    plain, mixed = gather(question, [[Logit(), Logit(3)], [Probability(), Contrast(1)]], gradients=False)
+    assert plain.pinned == [Logit(int(best[0])), Logit(3)]
+    rivals = np.where(np.arange(tiny.CLASSES) == 1, -np.inf, explainer.logits(x)[1])
+    assert mixed.pinned == [Probability(int(best[0])), Contrast(1, (int(rivals.argmax()),))]
 
 
 def test_a_deadline_ends_a_call_and_leaves_the_explainer_usable() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from camrt.errors import InputError, ShapeError
-from camrt.kernels import class_scores
+from camrt.kernels import class_scores, softmax_parts
 
 
 def test_probabilities_worked_by_hand() -> None:
@@ -98,6 +98,19 @@ def test_a_row_does_not_depend_on_its_neighbours_bit_for_bit(m: int, n_classes: 
     row = int(rng.integers(0, m))
     assert class_scores(logits[row : row + 1], classes[row : row + 1])[0] == scores[row]
     assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 1000])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_what_classes_share_gives_the_same_probabilities_to_the_bit(n_classes: int, dtype: str) -> None:
+    logits = (np.random.default_rng(n_classes).normal(size=(37, n_classes)) * 30).astype(dtype)
+    parts = softmax_parts(logits)
+    for index in {0, n_classes // 2, n_classes - 1}:
+        classes = np.full(37, index)
+        assert_array_equal(class_scores(logits, classes, parts=parts), class_scores(logits, classes))
+    finer = class_scores(logits, classes, parts=softmax_parts(logits.astype("f8")))
+    assert finer.dtype == np.float64
+    assert_array_equal(finer, class_scores(logits.astype("f8"), classes))
 
 
 def test_no_rows_and_any_layout(cupy: Any, rng: np.random.Generator) -> None:
