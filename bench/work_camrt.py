@@ -53,16 +53,18 @@ class Camrt:
         return time_calls(lambda: self._explainer.explain(x, method=method), calls)
 
     def time_once(
-        self, method: str, batch: int, target: Any = None, options: dict[str, Any] | None = None
+        self, method: str, batch: int, target: Any = None, options: dict[str, Any] | None = None, calls: int = 1
     ) -> list[float]:
-        """Time one explanation that takes many forwards; a first one on a part of them has opened the sessions."""
+        """Time explanations that take many forwards; a first one on a part of them has opened the sessions."""
         x = self._images[:batch]
         if METHODS[method].runs is not None:
             self._explainer.explain(x[:1], method=method, target=target, budget=camrt.Budget(forwards=1))
         else:
             self._explainer.input_gradient(x[:1], 0)
             self._explainer.activations(x[:1])
-        return time_calls(lambda: self._explainer.explain(x, method=method, target=target, options=options or {}), 1)
+        return time_calls(
+            lambda: self._explainer.explain(x, method=method, target=target, options=options or {}), calls
+        )
 
     def channels(self) -> int:
         """Return how many channels the default layer has."""

@@ -37,12 +37,12 @@ class Forward:
         feeds = self._feeds(batch)
         return time_calls(lambda: self._session.run(None, feeds), calls)
 
-    def time_rows(self, rows: int, batch: int) -> list[float]:
+    def time_rows(self, rows: int, batch: int, calls: int = 1) -> list[float]:
         """Time as many runs of a full batch as so many rows take; every input is filled with the same noise."""
         feeds = {entry.name: _noise(entry, batch) for entry in self._session.get_inputs()}
         runs = -(-rows // batch)
         self._session.run(None, feeds)
-        return time_calls(lambda: [self._session.run(None, feeds) for _ in range(runs)], 1)
+        return time_calls(lambda: [self._session.run(None, feeds) for _ in range(runs)], calls)
 
     def give(self, batch: int, output: str, file: str) -> None:
         """Write one output."""
