@@ -10,4 +10,6 @@ What camrt costs, side by side with the floor and with its peers: ``python -m be
 
 A machine's load and clock drift, so nothing is compared across runs: within a round every contender is timed once,
 the next round goes the other way round, and a ratio's spread over the rounds is printed beside its median.
+
+Apart from the suites, ``python -m bench.gpu_first OUT.json`` tries on a machine with a GPU what could not be tried without.
 """

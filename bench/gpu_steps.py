@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "cupy-cuda13x", "torch", "nvidia-cublas", "nvidia-cudnn-cu13")
 LOGITS = 1e-4  # largest relative difference of float32 without TF32 from the CPU; sums are taken in another order
+TESTING = 500  # seconds for the kernels' tests: less than a step may take, so that nothing is left behind
 ITERATIONS = 1000
 BATCHES = (1, 4, 16, 32, 64, 128, 256)
 RELOADS = 20
@@ -294,14 +295,14 @@ def sanitizer(_: Settings) -> Answer:
         raise NotRun("compute-sanitizer is not installed")
     figures = {}
     for tool in ("memcheck", "racecheck"):
-        _, figures[tool] = _pytest(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"])
+        figures[tool] = _pytest(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"])[1]
     return "memcheck and racecheck find nothing", figures
 
 
 def _pytest(before: Sequence[str]) -> Answer:
     """Run the kernels' tests that need a device, under another program where one is named."""
     command = [*before, sys.executable, "-m", "pytest", "tests/kernels", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TESTING)
     counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", ended.stdout)}
     if "No module named pytest" in ended.stderr:
         raise NotRun("pytest is not installed: pip install 'camrt[test]'")
@@ -577,14 +578,10 @@ def product(settings: Settings) -> Answer:
     for precision in ("float32", "tf32", "float16"):
         explainer = _explainer(settings, "cuda", precision)
         for n in (1, 16):
-            x = settings.x(n)
-            forward = _wall(lambda explainer=explainer, x=x: explainer.logits(x), calls)  # type: ignore[misc]
-            cam = _wall(lambda explainer=explainer, x=x: explainer.explain(x), calls)  # type: ignore[misc]
+            forward = _wall(partial(explainer.logits, settings.x(n)), calls)
+            cam = _wall(partial(explainer.explain, settings.x(n)), calls)
             figures[f"gradcam, {precision}, batch {n}"] = {"seconds": cam, "over_logits": cam / forward}
-        one = settings.x(1)
-        score = _wall(
-            lambda explainer=explainer, one=one: explainer.explain(one, method="scorecam"), 1 if settings.quick else 3
-        )  # type: ignore[misc]
+        score = _wall(partial(explainer.explain, settings.x(1), method="scorecam"), 1 if settings.quick else 3)
         figures[f"scorecam, {precision}"] = {"images_per_second": 1 / score}
     for kind in (np.uint8, np.float32):
         host = np.zeros(settings.x(64).shape, kind)
