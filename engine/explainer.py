@@ -62,13 +62,7 @@ ARENA = 3  # what ONNX Runtime's arena holds, in multiples of the tensors alive:
 MASK_SPACES = ("normalised", "raw")
 MEMORY = 400 * 2**20  # bytes that a chunk of masked forwards may take, unless told otherwise
 TTA_GAINS = (0.9, 1.0, 1.1)  # pytorch-grad-cam's intensities (METHODS.md 5.33)
-_BY_FORWARDS = {
-    "masked_of",
-    "logits_at",
-    "image_gradient_of",
-    "ablated_of",
-    "cells_of",
-}  # evidence that `camrt.forwards` gives
+_BY_FORWARDS = {"masked_of", "logits_at", "image_gradient_of", "ablated_of", "cells_of"}  # what `camrt.forwards` gives
 
 
 @dataclass(frozen=True)
@@ -575,7 +569,8 @@ class Explainer:
         The bytes that masked forwards take on top of the opened model, whatever the number of masks.
 
         It is known before anything is run, and never above what `camrt.load` was allowed as ``memory``. Beside it, the
-        logits of one batch's masks are kept: four bytes for each mask and class.
+        logits of one batch's masks are kept: four bytes for each mask and class. Opti-CAM's gradients at masked images keep
+        every activation and may take more.
         """
         return self._lanes * self.chunk * self._row_memory
 

@@ -109,9 +109,7 @@ class Forwards:
         self._known: dict[Hashable, Array] = {}  # logits (C,) by what was run
         self.shared = SoftmaxParts()
         self.share = Share()
-        self.used: list[set[Hashable]] | None = (
-            None  # by image, what one target's map is made of; kept where a share is set
-        )
+        self.used: list[set[Hashable]] | None = None  # by image, what one target's map is made of, under a share
         self.started, self.images = time.monotonic(), len(question.x)
         self._rows = 0  # that have been run
         self.complete = True  # whether every row that was asked for is there
@@ -245,9 +243,8 @@ class Forwards:
             If logits hold NaN or infinity.
         """
         question, chunk = self._question, self._planner.chunk
-        size = (
-            chunk if question.sessions.source.manifest.batch else max(1, chunk // 2)
-        )  # a gradient holds twice the tensors
+        is_fixed = question.sessions.source.manifest.batch is not None
+        size = chunk if is_fixed else max(1, chunk // 2)  # a gradient holds twice the tensors
         pieces = []
         for start in range(0, len(x), size):
             rows = slice(start, start + size)

@@ -122,9 +122,8 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads is None else "0")
-        options.add_session_config_entry(
-            "session.force_spinning_stop", "1"
-        )  # or NumPy and other sessions wait for a core
+        # threads that spin on after a run keep the core from NumPy and from other sessions
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         model = program.model if isinstance(program.model, bytes) else str(program.model)

@@ -50,6 +50,21 @@ def test_methods_without_gradients_run_the_model_once_for_any_number_of_targets(
     assert sessions.ran == ["features"]
 
 
+def test_the_class_its_logit_and_its_name_are_those_of_the_prediction_or_of_the_asked(sessions: Counting) -> None:
+    """Two columns of plain classes go by the features program, which describes them itself."""
+    question = Question(sessions, ("a2",), tiny.images(3), ("ant", "bee", "cow", "doe", "elk"))
+    predicted, asked = gather(question, [[Logit()] * 3, [Logit(3)] * 3], gradients=False)
+    best = predicted.logits.argmax(1)
+    assert predicted.target.tolist() == best.tolist()
+    assert predicted.values is not None
+    assert asked.values is not None
+    np.testing.assert_array_equal(predicted.values, predicted.logits.max(1))
+    assert predicted.names == tuple(question.labels[c] for c in best)
+    assert asked.target.tolist() == [3, 3, 3]
+    np.testing.assert_array_equal(asked.values, asked.logits[:, 3])
+    assert asked.names == ("doe",) * 3
+
+
 def test_every_way_to_a_gradient_gives_the_same_one(sessions: Counting) -> None:
     x = tiny.images(3)
     one = Question(sessions, ("a2",), x)

@@ -193,12 +193,22 @@ def test_nan_scores_are_counted_and_named() -> None:
         batch.forwards.masked(Masks(maps, scaling="none"))
 
 
-def test_other_inputs_and_their_gradients_are_run_in_chunks() -> None:
-    batch = Counted(chunk=2)
+def test_other_inputs_and_their_gradients_are_run_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Counted(chunk=4)
+    sessions, sizes = batch.question.sessions, list[int]()
+    run = sessions.run_unchecked
+
+    def counting(kind: str, layers: Any, feeds: dict[str, Any], limits: Any) -> Any:
+        if kind == "input_gradient":
+            sizes.append(len(feeds["x"]))
+        return run(kind, layers, feeds, limits)
+
+    monkeypatch.setattr(sessions, "run_unchecked", counting)
     inputs = np.concatenate([batch.x, 0.5 * batch.x])[:5]
     assert_allclose(batch.forwards.logits_at(inputs), batch.explainer.logits(inputs), atol=2e-6)
     seed = np.eye(tiny.CLASSES, dtype="f4")
     logits, gradient = batch.forwards.image_gradient(inputs, seed, np.arange(5) % 3)
+    assert sizes == [2, 2, 1]  # half a chunk: a gradient holds twice the tensors
     assert_allclose(logits, batch.explainer.logits(inputs), atol=2e-6)
     want = batch.explainer.input_gradient(inputs, [[c] for c in range(5)])
     assert_allclose(gradient, want, atol=2e-6)
