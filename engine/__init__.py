@@ -17,20 +17,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import errors
     from .anytime import Budget
+    from .evaluation import Evaluation, evaluate
     from .explainer import Explainer
     from .explanation import Explanation
     from .limits import Cancellation
     from .opening import load
     from .preprocess import Preprocess
 
-__all__ = ["Budget", "Cancellation", "Explainer", "Explanation", "Preprocess", "__version__", "errors", "load"]
+__all__ = [
+    "Budget",
+    "Cancellation",
+    "Evaluation",
+    "Explainer",
+    "Explanation",
+    "Preprocess",
+    "__version__",
+    "errors",
+    "evaluate",
+    "load",
+]
 
 _HOMES = {
     "Budget": ".anytime",
     "Cancellation": ".limits",
+    "Evaluation": ".evaluation",
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Preprocess": ".preprocess",
+    "evaluate": ".evaluation",
     "load": ".opening",
 }
 

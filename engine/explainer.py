@@ -11,9 +11,9 @@ An `Explainer` holds a model's sessions and settings and never changes: any numb
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from camrt.kernels import is_cupy
 from . import targets as target_table
 from .anytime import Budget, draw_in_rounds
 from .device import on_host
-from .errors import InputError, LayerError, MethodError, TargetError
+from .errors import ImageError, InputError, LayerError, MethodError, TargetError
 from .estimate import cost_of
 from .evidence import Evidence, Question, gather, map_in_graph, plain_column
 from .explanation import Explanation
@@ -40,6 +40,7 @@ from .limits import UNLIMITED, Cancellation, Limits
 from .methods import Method, Result, resolve, validate
 from .methods.arrays import namespace
 from .methods.raw import check_finite, raw_map
+from .noise import content_ids
 from .pipeline import PIPELINES
 from .planner import Planner, chunk_of
 from .preprocess import Preprocess
@@ -49,7 +50,7 @@ from .stages import stages_of
 from .tails import Heads
 from .targets import Logit, Target
 
-__all__ = ["Explainer"]
+__all__ = ["MASK_SPACES", "Drawn", "Explainer"]
 
 Array = npt.NDArray[Any]
 
@@ -126,6 +127,32 @@ class _Request:
     progress: Callable[[float], None] | None = None  # told the share of the batch that is done
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """
+    One map an image, and what the model said while it was made.
+
+    Attributes
+    ----------
+    heat : ndarray of float, shape (N, H, W)
+        Heatmaps, where the model runs.
+    degenerate : ndarray of bool, shape (N,)
+        Which are constant; on the host.
+    raw : ndarray of float, shape (N, h, w)
+        The last layer's maps before ReLU, resize and scaling.
+    logits : ndarray, shape (N, C)
+        Scores of the inputs, where the model runs.
+    classes : ndarray of int64, shape (N,)
+        The class each map explains; on the host.
+    """
+
+    heat: Array
+    degenerate: npt.NDArray[np.bool_]
+    raw: Array
+    logits: Array
+    classes: npt.NDArray[np.int64]
+
+
 class Explainer:
     """
     A classifier, ready to explain; made by `camrt.load`.
@@ -176,6 +203,11 @@ class Explainer:
     def source(self) -> Source:
         """Where the programs come from: a bundle, or the model in memory."""
         return self._sessions.source
+
+    @property
+    def sessions(self) -> Sessions:
+        """The model's programs, as ONNX Runtime runs them."""
+        return self._sessions
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -283,11 +315,144 @@ class Explainer:
                 rows = slice(start, start + step)
                 limits.check()
                 request = _Request(limits, budget, _within(progress, start, len(x[rows]), len(x)))
-                made = run(plan, request, placed(x[rows]), [list(column) for column in zip(*table[rows], strict=True)])
+                made = run(plan, request, placed(x[rows]), _columns(table[rows]))
                 chunks.append(self._fetched(plan, made))
                 if progress is not None:
                     progress(min(start + step, len(x)), len(x))
         return self._result(plan, chunks, prepared.pictures, prepared.names, tta)
+
+    def draw(
+        self,
+        x: Array,
+        classes: npt.NDArray[np.int64] | None = None,
+        *,
+        method: str = "gradcam",
+        variant: str | None = None,
+        options: Mapping[str, object] | None = None,
+        layer: str | Sequence[str] | None = None,
+        pipeline: str = "camrt",
+        mask_space: str = "normalised",
+        limits: Limits = UNLIMITED,
+    ) -> Drawn:
+        """
+        Make one map for each prepared input and leave it where it was made; what evaluations are built on.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, ...)
+            Inputs that `camrt.image.prepare` made, or changed copies of such, on the host or where `place` put them.
+        classes : ndarray of int64, shape (N,), optional
+            The class explained of each; the predicted ones where None.
+        method, variant, options, layer, pipeline, mask_space : optional
+            As in `explain`.
+        limits : Limits
+            What may end it early.
+
+        Returns
+        -------
+        Drawn
+            Maps, logits and classes.
+
+        Raises
+        ------
+        MethodError, LayerError, TargetError
+            If an argument does not fit.
+        NumericError
+            If a map or the logits hold NaN or infinity.
+
+        Notes
+        -----
+        Cost: as `explain`, in runs of the same size, so the numbers are those of `explain`.
+        """
+        plan = self._plan(method, variant, options, layer, pipeline, None, False, mask_space)
+        target = None if classes is None else np.asarray(classes)[:, None]
+        table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
+        parts: list[_Maps] = []
+        for start in range(0, len(x), self._batch):
+            rows = slice(start, start + self._batch)
+            limits.check()
+            parts.append(self._maps(plan, _Request(limits), x[rows], _columns(table[rows])))
+        whole = _together(parts, 0)
+        raw = whole.raws[-1][:, 0]
+        if is_cupy(raw):
+            check_finite(on_host(raw), plan.method.id, plan.names[-1])
+        return Drawn(
+            heat=whole.heat[:, 0],
+            degenerate=on_host(whole.degenerate[:, 0]),
+            raw=raw,
+            logits=_joined([part.evidence[0].logits for part in parts]),
+            classes=np.concatenate([on_host(part.evidence[0].target) for part in parts]).astype(np.int64, copy=False),
+        )
+
+    def preprocessing(self, **fields: Any) -> Explainer:
+        """
+        Return the same model with other preprocessing.
+
+        Parameters
+        ----------
+        **fields : object
+            Fields of `Preprocess` to change; the size must stay the model's.
+
+        Returns
+        -------
+        Explainer
+            It shares the opened programs.
+
+        Raises
+        ------
+        ImageError
+            If a field does not exist or does not fit.
+        """
+        changed = Preprocess.from_dict({**self.preprocess.to_dict(), **fields})
+        if changed.shape != self.preprocess.shape:
+            raise ImageError(f"the model takes inputs of shape {self.preprocess.shape}; {changed.shape} was asked for")
+        return Explainer(
+            self._sessions,
+            changed,
+            self.labels,
+            layer=self._layer,
+            preprocess_reason=self.preprocess_reason,
+            memory=self._memory,
+        )
+
+    def layers_of(self, method: str, layer: str | Sequence[str] | None = None) -> tuple[str, ...]:
+        """
+        Return the layers that a method's map is made at.
+
+        Parameters
+        ----------
+        method : str
+            A method id or alias.
+        layer : str or sequence of str, optional
+            As in `explain`.
+
+        Returns
+        -------
+        tuple of str
+            Tensor names.
+
+        Raises
+        ------
+        MethodError, LayerError
+            If there is no such method or layer, or the method does not work there.
+        """
+        return self._plan(method, None, None, layer, "camrt", None, False).names
+
+    @property
+    def running(self) -> Mapping[str, Any]:
+        """What the model runs on: providers and precision."""
+        return {"providers": [p.name for p in self._sessions.providers], "precision": self._sessions.precision}
+
+    def place(self) -> AbstractContextManager[Callable[[Array], Array]]:
+        """
+        Hold the device, where there is one.
+
+        Returns
+        -------
+        context manager
+            It gives a callable that brings inputs to where the model runs; `draw` is called inside.
+        """
+        return self._sessions.place()
 
     def logits(self, images: Any) -> npt.NDArray[np.float32]:
         """
@@ -506,8 +671,8 @@ class Explainer:
         rows, report = max(1, plan.expected * len(question.x)), request.progress
         return Forwards(
             question,
-            self._planner(question.x),
-            ids=partial(_ids, question.x),
+            self.planner(question.x),
+            ids=partial(content_ids, question.x),
             hidden=self._hidden(plan, question.x),
             channels_last=self.preprocess.layout == "nhwc",
             heads=self._heads,
@@ -525,8 +690,20 @@ class Explainer:
         values: Array = namespace(x).asarray(self.preprocess.black, dtype=dtype).reshape(shape)
         return values
 
-    def _planner(self, x: Array) -> Planner:
-        """Return the stream that all masked forwards of inputs like these share."""
+    def planner(self, x: Array) -> Planner:
+        """
+        Return the stream that all masked forwards of inputs like these share.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, ...)
+            Prepared inputs.
+
+        Returns
+        -------
+        Planner
+            It runs the ``forward`` program; the same one for every caller.
+        """
         key = (x.shape[1:], x.dtype.str, is_cupy(x))
         with self._opening:
             if key not in self._planners:
@@ -681,7 +858,7 @@ class Explainer:
             "head": grads.sum(axis=(2, 3)) if grads is not None and "head" in needs else None,  # GAP: G = W_ck / Z
             "logits": evidence.logits,
             "target": evidence.target,
-            "ids": _ids(x) if "ids" in needs else None,
+            "ids": content_ids(x) if "ids" in needs else None,
             "size": plan.size,
             "x": x,
             "gradients_at": partial(_swap, evidence.gradients_at, index),
@@ -771,6 +948,11 @@ class Explainer:
         }
 
 
+def _columns(table: Sequence[Sequence[Target]]) -> list[list[Target]]:
+    """Turn one list of targets an image into one list of images a target."""
+    return [list(column) for column in zip(*table, strict=True)]
+
+
 def _swap(function: Callable[[Array, int], Any], index: int, array: Array) -> Any:
     """Call `function` with the layer's index as its second argument."""
     return function(array, index)
@@ -845,12 +1027,6 @@ def _joined(parts: Sequence[Array], axis: int = 0) -> Array:
 def _beside(columns: Sequence[Array]) -> Array:
     """Make the targets' arrays (N, ...) one of shape (N, T, ...); a single one is not copied."""
     return _joined([column[:, None] for column in columns], 1)
-
-
-def _ids(x: Array) -> npt.NDArray[np.uint64]:
-    """Return a content hash of each image, so that seeded noise depends on the picture and not on its neighbours."""
-    digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in on_host(x)]
-    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _by_layer(layers: Sequence[str], kind: str, named: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

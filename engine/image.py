@@ -13,10 +13,10 @@ import io
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from .errors import ImageError
 from .preprocess import Preprocess
 
-__all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "Images", "Prepared", "decode", "prepare"]
+__all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "Images", "Prepared", "decode", "decode_mask", "prepare"]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 Images = ImageSource | Sequence[ImageSource]
@@ -168,6 +168,33 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     )
 
 
+def decode_mask(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """
+    Read one mask as numbers: a palette's indices, or grey levels.
+
+    Parameters
+    ----------
+    source : str, path-like or bytes
+        A file of the formats that `decode` reads, or its content.
+    max_pixels : int, default 64_000_000
+        Larger masks are refused before they are decoded.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W)
+        Upright. Of palette files the index, of 1-bit files 0 and 1, of grey files the level, of coloured ones the highest
+        channel; transparency is not looked at.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, it is no picture of these formats, broken, empty or too large.
+    """
+    if isinstance(source, bytes):
+        return _from_file(io.BytesIO(source), "the mask", max_pixels, _to_numbers)
+    return _from_path(source, max_pixels, _to_numbers)
+
+
 def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> Prepared:
     """
     Turn images in any accepted form into the model's input batch.
@@ -269,7 +296,10 @@ def _name(item: Any, position: int) -> str:
     return stem or f"image_{position:03d}"
 
 
-def _from_path(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
+_Convert: TypeAlias = Callable[[Image.Image, str], np.ndarray]  # an upright picture, and what to call it
+
+
+def _from_path(path: str | os.PathLike[str], max_pixels: int, convert: _Convert | None = None) -> np.ndarray:
     """Decode a file."""
     name = os.fspath(path)
     try:
@@ -280,16 +310,16 @@ def _from_path(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
         if not os.path.getsize(name):
             raise ImageError(f"{name!r} is empty (0 bytes); give an image file")
         with open(name, "rb") as file:
-            return _from_file(file, repr(name), max_pixels)
+            return _from_file(file, repr(name), max_pixels, convert)
     except OSError as error:
         raise ImageError(f"cannot read {name!r}: {error.strerror or error}") from error
 
 
-def _from_file(file: Any, what: str, max_pixels: int) -> np.ndarray:
+def _from_file(file: Any, what: str, max_pixels: int, convert: _Convert | None = None) -> np.ndarray:
     """Decode an open file of a format on the list."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return _from_pil(image, what, max_pixels)
+            return _from_pil(image, what, max_pixels, convert)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -298,22 +328,34 @@ def _from_file(file: Any, what: str, max_pixels: int) -> np.ndarray:
         raise ImageError(f"{what}: cannot be decoded ({_one_line(error)}); the file is damaged or too large") from error
 
 
-def _from_pil(image: Image.Image, what: str, max_pixels: int) -> np.ndarray:
-    """Check the size, decode the pixels, bring them upright and to RGB."""
+def _from_pil(image: Image.Image, what: str, max_pixels: int, convert: _Convert | None = None) -> np.ndarray:
+    """Check the size, decode the pixels, bring them upright and to RGB, or to what `convert` makes."""
     _check_size(image.height, image.width, what, max_pixels)
     try:
         image.load()
-        upright = _upright(image)
-        if upright.mode.startswith("I") or upright.mode == "F":
-            return _to_8_bit(upright, what)
-        if upright.has_transparency_data:
-            clear = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        return np.array(upright.convert("RGB"))
+        return (convert or _to_rgb)(_upright(image), what)
     except ImageError:
         raise
     except _BROKEN as error:
         raise ImageError(f"{what}: cannot be decoded ({_one_line(error)}); the file is damaged or truncated") from error
+
+
+def _to_rgb(upright: Image.Image, what: str) -> np.ndarray:
+    """Return 8-bit RGB, transparency over white."""
+    if upright.mode.startswith("I") or upright.mode == "F":
+        return _to_8_bit(upright, what)
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    return np.array(upright.convert("RGB"))
+
+
+def _to_numbers(upright: Image.Image, what: str) -> np.ndarray:
+    """Return palette indices or grey levels; (H, W) uint8."""
+    if upright.mode in ("P", "L", "1"):
+        return np.array(upright, np.uint8)
+    highest: np.ndarray = _to_rgb(upright.convert("RGB") if upright.has_transparency_data else upright, what).max(2)
+    return highest
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> np.ndarray:

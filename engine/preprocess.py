@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import ImageError
+from .errors import ImageError, ShapeError
 
 __all__ = ["DTYPES", "MAX_SIDE", "Frame", "Preprocess"]
 
@@ -77,6 +77,32 @@ class Frame:
         moved = xyxy * ratio - np.array([self.left, self.top] * 2)
         clipped: np.ndarray = np.clip(moved, 0, np.array([self.size[1], self.size[0]] * 2))
         return clipped
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """
+        Carry a mask from the picture to the network's window.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (height, width)
+            Of the picture's size.
+
+        Returns
+        -------
+        ndarray of bool, shape (H, W)
+            Each pixel of the window takes the mask at its own centre (nearest neighbour); padding is False.
+
+        Raises
+        ------
+        ShapeError
+            If the mask has another size than the picture.
+        """
+        if mask.shape != self.source:
+            raise ShapeError(f"a mask must have the picture's shape {self.source}; got {mask.shape}")
+        rows, in_rows = _nearest(self.size[0], self.top, self.resized[0], self.source[0])
+        columns, in_columns = _nearest(self.size[1], self.left, self.resized[1], self.source[1])
+        window: np.ndarray = mask.astype(bool)[rows[:, None], columns] & in_rows[:, None] & in_columns
+        return window
 
 
 @dataclass(frozen=True)
@@ -376,6 +402,13 @@ class Preprocess:
         channels = [min(255, max(0, round(mean / self.scale))) for mean in self.mean]
         channels = channels * 3 if len(channels) == 1 else channels[:3]
         return tuple(reversed(channels)) if self.color == "bgr" else tuple(channels)
+
+
+def _nearest(count: int, start: int, resized: int, source: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the source pixel under each window pixel's centre along one axis, and whether there is one; (count,) each."""
+    place = np.arange(count) + start
+    nearest = (2 * place + 1) * source // (2 * resized)  # floor((place + 1/2) * source / resized) in whole numbers
+    return np.clip(nearest, 0, source - 1), (place >= 0) & (place < resized)
 
 
 def _size(size: Any) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from .atomic import write_bytes
 from .errors import ShapeError
 from .render import png
 
-__all__ = ["Cell", "Figure", "Section", "Table", "page", "provenance", "write_report"]
+__all__ = ["Cell", "Drawing", "Figure", "Section", "Table", "Value", "page", "provenance", "write_report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,47 @@ class Figure:
     caption: str = ""
 
 
-Cell = str | int | float | Figure | None
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """
+    A drawing of lines and letters, sharp at any size.
+
+    Attributes
+    ----------
+    svg : bytes
+        The file; it may follow the reader's colour scheme.
+    size : tuple of int
+        Width and height in pixels at which it is shown where there is room.
+    alt : str
+        What it shows, for those who do not see it.
+    caption : str
+        Written under it.
+    """
+
+    svg: bytes
+    size: tuple[int, int]
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Value:
+    """
+    A number already written, set at the right.
+
+    Attributes
+    ----------
+    text : str
+        As it stands in the cell.
+    best : bool
+        Set bold.
+    """
+
+    text: str
+    best: bool = False
+
+
+Cell = str | int | float | Value | Figure | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +98,7 @@ class Table:
     ----------
     columns : sequence of str
         The head; the first names what the rows are.
-    rows : sequence of sequence of str, int, float, Figure or None
+    rows : sequence of sequence of str, int, float, Value, Figure or None
         The first cell of each row is its head.
     caption : str
         Written above the table.
@@ -91,16 +131,19 @@ class Section:
         The heading.
     text : str
         Paragraphs, an empty line between them.
-    figures : sequence of Figure
+    figures : sequence of Figure or Drawing
         Set side by side.
     tables : sequence of Table
         One below the other.
+    code : str
+        Commands or data, letter by letter, below the text.
     """
 
     title: str
     text: str = ""
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Figure | Drawing] = ()
     tables: Sequence[Table] = ()
+    code: str = ""
 
 
 def provenance(values: Mapping[str, Any], caption: str = "") -> Table:
@@ -202,15 +245,19 @@ def _section(part: Section, number: int) -> str:
     text = "".join(f"<p>{escape(block.strip())}</p>" for block in part.text.split("\n\n") if block.strip())
     figures = "".join(_figure(figure) for figure in part.figures)
     tables = "".join(_table(table) for table in part.tables)
+    code = f'<pre tabindex="0"><code>{escape(part.code)}</code></pre>' if part.code else ""
     row = f'<div class="figures">{figures}</div>' if figures else ""
-    return f'<section id="s{number}"><h2>{escape(part.title)}</h2>{text}{row}{tables}</section>'
+    return f'<section id="s{number}"><h2>{escape(part.title)}</h2>{text}{code}{row}{tables}</section>'
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure | Drawing) -> str:
     """Return one picture, with its caption."""
-    data = base64.b64encode(png(figure.image)).decode("ascii")
-    width, height = figure.image.size
-    image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(figure.alt)}">'
+    if isinstance(figure, Drawing):
+        kind, content, (width, height) = "svg+xml", figure.svg, figure.size
+    else:
+        kind, content, (width, height) = "png", png(figure.image), figure.image.size
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(figure.alt)}">'
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
     return f"<figure>{image}{caption}</figure>"
 
@@ -234,6 +281,8 @@ def _cell(cell: Cell, *, is_head: bool) -> str:
     """Return one cell."""
     if isinstance(cell, Figure):
         inside, kind = _figure(cell), ' class="picture"'
+    elif isinstance(cell, Value):
+        inside, kind = f"<strong>{escape(cell.text)}</strong>" if cell.best else escape(cell.text), _NUMBER
     elif _is_number(cell):
         inside, kind = str(cell) if isinstance(cell, Integral) else f"{cell:.4g}", _NUMBER
     else:
@@ -243,7 +292,7 @@ def _cell(cell: Cell, *, is_head: bool) -> str:
 
 def _is_number(cell: Cell) -> bool:
     """Tell whether a cell is set as a number, at the right."""
-    return isinstance(cell, Real) and not isinstance(cell, bool)
+    return isinstance(cell, Real | Value) and not isinstance(cell, bool)
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
@@ -279,6 +328,8 @@ a:hover, a:focus-visible { text-decoration: underline; }
 figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
 figcaption { color: var(--faint); font-size: .85rem; line-height: 1.4; margin-top: .4rem; overflow-wrap: anywhere; }
+pre { overflow-x: auto; margin: 1rem 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 8px; font-size: .88rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.25rem; align-items: flex-start; margin: 1rem 0; }
 .figures figure { max-width: min(100%, 1200px); }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: 8px; }
@@ -286,11 +337,13 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-
 caption { text-align: left; padding: .7rem .8rem; color: var(--faint); }
 th, td { padding: .5rem .8rem; text-align: left; vertical-align: middle; border-top: 1px solid var(--line); }
 thead th { background: var(--card); font-weight: 600; border-top: 0; white-space: nowrap; }
+thead th.number { white-space: normal; vertical-align: bottom; }
 caption + thead th { border-top: 1px solid var(--line); }
-tbody th { font-weight: 500; min-width: 7rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 500; min-width: 9rem; overflow-wrap: anywhere; }
 td { overflow-wrap: anywhere; }
 .picture { padding: .6rem .8rem; min-width: 150px; vertical-align: top; }
 td.picture img { width: 100%; max-width: 260px; }
 th.number, td.number { text-align: right; }
+td.number { white-space: nowrap; }
 @media print { body { max-width: none; padding: 0; } section { break-inside: avoid-page; } nav { display: none; } }
 """

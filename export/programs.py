@@ -19,6 +19,8 @@ guided_gradient   x, seed                        logits, input_gradient by guide
 bias_terms        x, seed                        logits, input_gradient, biases.i: gradient times bias at every tensor
                                                  that receives one
 bias_gradients    x, seed                        the same, biases.i being the gradient alone
+tail_bias_terms   activations.0, context.j,      logits, biases.i: gradient times bias at every tensor behind the layer that
+                  seed                           receives one
 relevance         activations.0, context.j,      logits, relevance.0; relevance_bias: with biases in the denominators
                   seed
 lift              activations.0, context.j,      logits, contributions.0 to the change from activations of zero
@@ -539,6 +541,14 @@ def _bias_gradients(draft: _Draft, *, times_bias: bool) -> None:
         draft.outputs[f"biases.{index}"] = term
 
 
+def _tail_bias_terms(draft: _Draft) -> None:
+    _cut_tail(draft)
+    added = biases(between(draft.graph, draft.values, [draft.logits]))
+    gradients = sweep(draft.graph, {draft.logits: _seed_input(draft)}, list(added), RULES)
+    for index, term in enumerate(_bias_terms(draft, added, gradients, True)):
+        draft.outputs[f"biases.{index}"] = term
+
+
 def _bias_terms(
     draft: _Draft,
     added: Mapping[ir.Value, np.ndarray[Any, Any]],
@@ -614,6 +624,7 @@ ON_REQUEST: dict[str, Callable[[_Draft], None]] = {
     "guided_gradient": _guided_gradient,
     "bias_terms": partial(_bias_gradients, times_bias=True),
     "bias_gradients": partial(_bias_gradients, times_bias=False),
+    "tail_bias_terms": _tail_bias_terms,
     "relevance": partial(_relevance, rules=RELEVANCE),
     "relevance_bias": partial(_relevance, rules=RELEVANCE_BIAS),
     "lift": _lift,

@@ -1,5 +1,5 @@
 """
-The GPU in three verbs: make an array contiguous, make an empty one, launch a kernel.
+The GPU in four verbs: make an array contiguous, make an empty one, sort, launch a kernel.
 
 In goes a `Kernel` (a ``.cu`` file of this folder and the name of a function in it) with its number of blocks and its
 arguments; out comes the result in the arrays given. Sources are real files, read as package data and compiled by
@@ -121,6 +121,26 @@ class Gpu:
         with cupy.cuda.Device(self.index):
             empty: Array = cupy.empty(shape, dtype)
         return empty
+
+    def stable_order(self, keys: Array) -> Array:
+        """
+        Sort each row and return where its values came from.
+
+        Parameters
+        ----------
+        keys : Array of float32 or float64, shape (B, n)
+            A CuPy array; NaN come last.
+
+        Returns
+        -------
+        Array of int64, shape (B, n)
+            The index of each row's smallest value, of the next and so on; equal values in their order.
+        """
+        import cupy
+
+        with cupy.cuda.Device(self.index):
+            order: Array = cupy.argsort(keys, axis=1, kind="stable")
+        return order
 
     def launch(self, kernel: Kernel, dtype: DType, n_blocks: int, arguments: tuple[Array | int | float, ...]) -> None:
         """

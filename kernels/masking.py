@@ -29,7 +29,7 @@ from .array import Array, DType, computing_dtype, is_cupy, require_indices, requ
 from .device import Gpu, Kernel
 from .resizing import Align, Samples, resize_plane
 
-__all__ = ["NoiseOn", "Scaling", "fill_masks"]
+__all__ = ["NoiseOn", "Scaling", "as_bytes", "axis_steps", "checked_buffer", "fill_masks"]
 
 Scaling: TypeAlias = Literal["after", "before", "range", "none"]
 NoiseOn: TypeAlias = Literal["mask", "input"]
@@ -153,7 +153,7 @@ def fill_masks(
     >>> out
     array([[[[0., 2., 6., 8.]]]], dtype=float32)
     """
-    dtype = np.promote_types(computing_dtype("maps", maps, "(B, h, w)"), _checked_type(out, images))
+    dtype = np.promote_types(computing_dtype("maps", maps, "(B, h, w)"), checked_buffer(out, images))
     recipe = _Recipe(scaling, eps, align, gain, inverted, noise, noise_on, noise_of, hidden, channels_last)
     _check_words(recipe)
     if len(maps) != len(out):
@@ -174,8 +174,27 @@ def fill_masks(
     return _on_numpy(out, images, which, np.asarray(maps, dtype), recipe)
 
 
-def _checked_type(out: Array, images: Array) -> DType:
-    """Return the type of the buffer, once it fits the images."""
+def checked_buffer(out: Array, images: Array) -> DType:
+    """
+    Refuse a buffer of rows that cannot be written in place or does not fit the images.
+
+    Parameters
+    ----------
+    out : Array
+        The buffer, (B, C, H, W) or (B, H, W, C).
+    images : Array
+        The images, of its type and shape but for the first axis.
+
+    Returns
+    -------
+    dtype
+        The type of the pixels.
+
+    Raises
+    ------
+    ShapeError
+        If they do not fit, or `out` is not contiguous or not of a pixel's type.
+    """
     if out.dtype.name not in PIXELS or out.ndim != 4 or 0 in out.shape[1:]:
         raise ShapeError(
             f"out must be (B, C, H, W) or (B, H, W, C) of {', '.join(PIXELS)}, got {out.dtype} {out.shape}"
@@ -328,22 +347,35 @@ def _on_gpu(out: Array, images: Array, which: Array, maps: Array, recipe: _Recip
     if recipe.noise is not None and recipe.noise_of is not None:
         noise, noise_of = gpu.contiguous(recipe.noise, dtype), gpu.contiguous(recipe.noise_of, np.dtype(np.int64))
     hidden = nothing[0] if recipe.hidden is None else gpu.contiguous(recipe.hidden, dtype)
+    shape = () if recipe.hidden is None else recipe.hidden.shape
     *_, channels, height, width = recipe.planes(out).shape
     arguments = (
-        *(_bytes(out), _bytes(gpu.contiguous(images, out.dtype)), gpu.contiguous(which, np.dtype(np.int64))),
+        *(as_bytes(out), as_bytes(gpu.contiguous(images, out.dtype)), gpu.contiguous(which, np.dtype(np.int64))),
         *(gpu.contiguous(maps, dtype), noise, noise_of, hidden, constant),
         *(_pixel_kind(out.dtype, dtype), channels, height, width, int(recipe.channels_last)),
         *(*maps.shape[1:], int(recipe.align == "corners"), get_args(Scaling).index(recipe.scaling)),
         *(float(recipe.eps), float(recipe.gain), int(recipe.inverted)),
         *(0 if recipe.noise is None else 1 + get_args(NoiseOn).index(recipe.noise_on), tolerance(dtype)),
-        *(int(recipe.hidden is not None), *_steps(recipe)),
+        *(int(recipe.hidden is not None), *axis_steps(shape, recipe.channels_last)),
     )
     gpu.launch(FILL_MASKS, dtype, len(out), arguments)
     return constant
 
 
-def _bytes(pixels: Array) -> Array:
-    """Return a flat view of pixels of any type as bytes."""
+def as_bytes(pixels: Array) -> Array:
+    """
+    View pixels of any type as bytes, which a kernel without their type's header takes.
+
+    Parameters
+    ----------
+    pixels : Array
+        C-contiguous.
+
+    Returns
+    -------
+    Array of uint8
+        A flat view.
+    """
     return pixels.reshape(-1).view(np.uint8)
 
 
@@ -352,11 +384,24 @@ def _pixel_kind(pixel: DType, computed: DType) -> int:
     return 0 if pixel == computed else {"float32": 1, "float16": 2, "uint8": 3}[pixel.name]
 
 
-def _steps(recipe: _Recipe) -> tuple[int, ...]:
-    """Return how many elements of `hidden` lie from one image, channel, row and column to the next; 0 if broadcast."""
-    shape = () if recipe.hidden is None else recipe.hidden.shape
+def axis_steps(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    """
+    Return how a kernel walks an array that is broadcast to images.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array, four axes at most; axes are added in front.
+    channels_last : bool
+        Whether the images are (N, H, W, C).
+
+    Returns
+    -------
+    tuple of int
+        Elements from one image, channel, row and column to the next; 0 along an axis that is broadcast.
+    """
     shape = (1,) * (4 - len(shape)) + shape
     steps = [0 if side == 1 else prod(shape[axis + 1 :]) for axis, side in enumerate(shape)]
-    if recipe.channels_last:
+    if channels_last:
         steps.insert(1, steps.pop())
     return tuple(steps)

@@ -13,7 +13,10 @@ FOLDERS = ("engine", "export", "kernels")
 TERSE = (
     "export/vjp/",
     "export/maps/",
+    "engine/arguments.py",
     "engine/commands.py",
+    "engine/evaluating.py",
+    "engine/printing.py",
     "engine/demo/train.py",
 )  # formulas; --help; the training script
 COMMANDS = (

@@ -13,14 +13,14 @@ that errors, command line help, server schemas and documentation are made from o
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from ..errors import MethodError
+from ..words import match, normalise, offer
 from .arrays import Array
 
 Gives = Literal["weights", "map", "heatmap"]
@@ -181,9 +181,9 @@ class Option:
         if self.optional and (value is None or value == "none"):
             return None
         if self.kind == "choice":
-            return _match(value, self.choices)
+            return match(value, self.choices)
         if self.kind == "flag":
-            return value if isinstance(value, bool) else _FLAGS[_match(value, _FLAGS)]
+            return value if isinstance(value, bool) else _FLAGS[match(value, _FLAGS)]
         if self.kind == "integers":
             items = value.split(",") if isinstance(value, str) else value
             found = tuple(self._number(item, int) for item in items)  # type: ignore[attr-defined]
@@ -333,10 +333,10 @@ def register(method: Method) -> Method:
     if unknown or not method.variants:
         raise ValueError(f"{method.id}: unknown evidence {sorted(unknown)} or no variants {method.variants}")
     for name in (method.id, *method.aliases):
-        if _normalise(name) in _NAMES:
-            raise ValueError(f"the name {name!r} of {method.id} already belongs to {_NAMES[_normalise(name)]}")
+        if normalise(name) in _NAMES:
+            raise ValueError(f"the name {name!r} of {method.id} already belongs to {_NAMES[normalise(name)]}")
     METHODS[method.id] = method
-    _NAMES.update({_normalise(name): method.id for name in (method.id, *method.aliases)})
+    _NAMES.update({normalise(name): method.id for name in (method.id, *method.aliases)})
     return method
 
 
@@ -368,9 +368,9 @@ def resolve(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise MethodError(f"a method is given by its name, for example 'gradcam'; got {type(name).__name__}")
-    found = _NAMES.get(_normalise(name))
+    found = _NAMES.get(normalise(name))
     if found is None:
-        raise MethodError(f"no method is called {name!r}; {_offer(_normalise(name), METHODS)}")
+        raise MethodError(f"no method is called {name!r}; {offer(normalise(name), METHODS)}")
     return METHODS[found]
 
 
@@ -407,39 +407,17 @@ def validate(
     ('official', {'gamma': 3.0, 'scale_layers': 'shallow'})
     """
     try:
-        chosen = method.variants[0] if variant is None else _match(variant, method.variants)
+        chosen = method.variants[0] if variant is None else match(variant, method.variants)
     except ValueError as error:
-        raise MethodError(f"{method.id} has no variant {variant!r}; {_offer(variant, method.variants)}") from error
+        raise MethodError(f"{method.id} has no variant {variant!r}; {offer(variant, method.variants)}") from error
     known = {**method.options, **method.fusion_options}
     given = dict(options or {})
     for name in given:
         if name not in known:
-            has = _offer(name, known) if known else "it has none"
+            has = offer(name, known) if known else "it has none"
             raise MethodError(f"{method.id} has no option {name!r}; {has}")
     full = {
         name: option.read(method.id, name, given[name]) if name in given else option.default_of(chosen)
         for name, option in known.items()
     }
     return chosen, full
-
-
-def _normalise(name: str) -> str:
-    """Reduce a name to what matters in it."""
-    lowered = name.lower().replace("++", "pp")
-    return "".join(letter for letter in lowered if letter not in "-_ ")
-
-
-def _match(value: object, words: Iterable[str]) -> str:
-    """Return the word meant by a value, or raise ValueError."""
-    for word in words:
-        if isinstance(value, str) and _normalise(value) == _normalise(word):
-            return word
-    raise ValueError(f"{value!r} is none of {', '.join(words)}")
-
-
-def _offer(name: object, words: Iterable[str]) -> str:
-    """Say which names are near, and which there are."""
-    names = list(words)
-    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}choose from {', '.join(names)}"

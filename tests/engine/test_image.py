@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from camrt.errors import ImageError
-from camrt.image import FORMATS, decode, prepare
+from camrt.image import FORMATS, decode, decode_mask, prepare
 from camrt.preprocess import Preprocess
 from camrt.presets import preset
 
@@ -462,3 +462,37 @@ def test_real_photographs_decode_to_the_size_their_index_says(realdata: Path) ->
     assert len(rows) > 50
     for row in rows:
         assert decode(realdata / row["file"]).shape == (int(row["height"]), int(row["width"]), 3)
+
+
+NUMBERS = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) * 6
+
+
+def test_masks_are_numbers_whatever_the_palette_shows(tmp_path: Path) -> None:
+    palette = Image.fromarray(NUMBERS).convert("P")
+    palette.putpalette([value for index in range(256) for value in (255 - index, 3, 3)])
+    palette.putdata(NUMBERS.reshape(-1).tolist())
+    for image in (palette, Image.fromarray(NUMBERS)):
+        data = encode(image, "PNG")
+        (tmp_path / "m.png").write_bytes(data)
+        for source in (data, tmp_path / "m.png"):
+            got = decode_mask(source)
+            np.testing.assert_array_equal(got, NUMBERS)
+            assert got.dtype == np.uint8
+
+
+def test_masks_of_one_bit_16_bits_and_colours() -> None:
+    bits = NUMBERS > 100
+    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(bits), "PNG")), bits)
+    grey = NUMBERS.astype(np.uint16) * 257
+    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(grey), "PNG")), NUMBERS)
+    clear = np.dstack([NUMBERS // 2, NUMBERS, NUMBERS // 3, np.zeros_like(NUMBERS)])
+    np.testing.assert_array_equal(decode_mask(encode(Image.fromarray(clear), "PNG")), NUMBERS)
+
+
+def test_a_mask_that_is_none_is_one_image_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="not a picture"):
+        decode_mask(b"text")
+    with pytest.raises(ImageError, match="no file"):
+        decode_mask(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="more than the limit"):
+        decode_mask(encode(Image.fromarray(NUMBERS), "PNG"), max_pixels=41)

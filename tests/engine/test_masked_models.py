@@ -200,7 +200,7 @@ def test_chunks_that_run_at_the_same_time_share_the_memory(rows: int, monkeypatc
     row = explainer.chunk_memory // explainer.chunk
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     narrow = Case("free batch", threads=1, memory=rows * row).explainer
-    planner = narrow._planner(tiny.images(1))
+    planner = narrow.planner(tiny.images(1))
     assert planner.chunk * planner._lanes * row == narrow.chunk_memory <= rows * row
     assert planner._lanes == min(8, rows)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import camrt
-from camrt.commands import find_pictures
+from camrt.arguments import find_pictures
 from camrt.image import prepare
 from camrt.scalars import softmax
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camrt.errors import ImageError
+from camrt.errors import ImageError, ShapeError
 from camrt.preprocess import Preprocess
 from camrt.presets import preset
 
@@ -171,6 +171,32 @@ def test_boxes_follow_resize_and_crop() -> None:
     fitted = process.fit(picture)[..., 0] > 127
     rows, columns = np.flatnonzero(fitted.any(1)), np.flatnonzero(fitted.any(0))
     np.testing.assert_allclose([x0, y0, x1, y1], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=0.6)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(["crop", "squash", "pad"]),
+    st.integers(0, 9),
+)
+def test_masks_follow_as_pillows_nearest_neighbour(
+    height: int, width: int, rows: int, columns: int, resize: str, seed: int
+) -> None:
+    """Oracle: the mask as a picture, resized with NEAREST and pasted where `fit` pastes."""
+    frame = Preprocess("custom", (rows, columns), resize=resize).frame(height, width)
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize(frame.resized[::-1], Image.Resampling.NEAREST)
+    window = Image.new("L", (columns, rows), 0)
+    window.paste(image, (-frame.left, -frame.top))
+    np.testing.assert_array_equal(frame.mask(mask), np.asarray(window) > 0)
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"\(30, 40\); got \(40, 30\)"):
+        preset("imagenet").frame(30, 40).mask(np.ones((40, 30), bool))
 
 
 def test_boxes_outside_the_window_have_no_area() -> None:

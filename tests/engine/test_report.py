@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from camrt.errors import OutputError, ShapeError
-from camrt.report import Figure, Section, Table, page, provenance, write_report
+from camrt.report import Drawing, Figure, Section, Table, Value, page, provenance, write_report
 
 IMAGE = Image.new("RGB", (6, 4), (1, 2, 3))
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </style>"
@@ -118,6 +118,28 @@ def test_the_page_declares_language_letters_width_and_both_colour_schemes() -> N
     assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert '<meta charset="utf-8">' in html and "width=device-width" in html
     assert "color-scheme: light dark" in html and "prefers-color-scheme: dark" in html
+
+
+def test_drawings_are_embedded_letter_by_letter() -> None:
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+    read = Reader(page("t", [Section("s", figures=[Drawing(svg, (40, 30), HOSTILE, HOSTILE)])]))
+    (image,) = read.all("img")
+    assert (image["width"], image["height"], image["alt"]) == ("40", "30", HOSTILE)
+    kind, _, data = str(image["src"]).partition(",")
+    assert kind == "data:image/svg+xml;base64" and base64.b64decode(data) == svg
+    assert read.text.count(HOSTILE) == 1
+
+
+def test_written_values_stand_at_the_right_and_the_best_is_bold() -> None:
+    html = page("t", [Section("s", tables=[Table(("name", "v"), [("a", Value("<1>", True)), ("b", Value("2"))])])])
+    assert '<td class="number"><strong>&lt;1&gt;</strong></td>' in html and '<td class="number">2</td>' in html
+    assert '<th scope="col" class="number">v</th>' in html
+
+
+def test_code_keeps_its_lines() -> None:
+    assert '<pre tabindex="0"><code>camrt a\n  &lt;b&gt;</code></pre>' in page(
+        "t", [Section("s", code="camrt a\n  <b>")]
+    )
 
 
 def test_links_lead_to_sections() -> None:

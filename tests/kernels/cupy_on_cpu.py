@@ -26,7 +26,7 @@ GUARD = -1  # 0xFF as int8, a type that no kernel's array has: it tells the memo
 DECLARATION = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 SCALARS: dict[str, tuple[type, Any]] = {"long long": (int, ctypes.c_longlong), "double": (float, ctypes.c_double)}
 ELEMENTS: dict[str, Any] = {"float": np.float32, "double": np.float64, "bool": np.bool_}
-ELEMENTS |= {"long long": np.int64, "unsigned char": np.uint8}
+ELEMENTS |= {"long long": np.int64, "int": np.int32, "unsigned char": np.uint8}
 
 
 class Device:
@@ -125,6 +125,7 @@ def make(compiler: Compiler, *, reverse: bool) -> Any:
     cupy.ndarray, cupy.empty, cupy.ascontiguousarray = Array, empty, ascontiguousarray
     cupy.asarray = lambda array: np.asarray(array).view(Array)
     cupy.asnumpy = lambda array: np.array(array)
+    cupy.argsort = lambda array, *, axis, kind: ascontiguousarray(np.argsort(array, axis=axis, kind=kind))
     cupy.cuda = ModuleType("cupy.cuda")
     cupy.cuda.Device = Device
     cupy.RawModule = lambda *, code, options: RawModule(compiler, reverse, code, options)

@@ -33,7 +33,9 @@ def test_importing_the_kernels_loads_no_library_but_numpy() -> None:
 def test_the_public_names_are_the_kernels() -> None:
     published = {"leading_component", "min_max", "resize", "weighted_sum"}
     published |= {"class_scores", "softmax_parts", "fill_masks", "keep_cells", "wipe_channels"}
-    published |= {"gaussian_blur", "min_max_gradient", "resize_adjoint"}
+    published |= {"gaussian_blur", "impute", "min_max_gradient", "resize_adjoint"}
+    published |= {"box_blur", "rise_blur", "patch_ranks", "pixel_ranks", "fill_swapped", "log_scores"}
+    published |= {"areas", "map_means", "pearson", "region_sums"}
     assert set(kernels.__all__) == {"Array", "is_cupy"} | published
     assert all(hasattr(kernels, name) for name in kernels.__all__)
 

@@ -1,4 +1,4 @@
-"""Gaussian blur against values worked by hand, NumPy's own padding and convolution, PyTorch, and the CUDA kernels."""
+"""Blurs against values worked by hand, NumPy's own padding and convolution, SciPy, PyTorch, and the CUDA kernels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from camrt.agreement import blurred
 from camrt.errors import InputError, ShapeError
-from camrt.kernels import gaussian_blur
+from camrt.kernels import box_blur, gaussian_blur, rise_blur
 
 
 def direct(image: np.ndarray, size: int, sigma: float) -> np.ndarray:
@@ -132,3 +133,86 @@ def test_images_of_another_rank_and_an_unknown_layout_are_refused() -> None:
         gaussian_blur(np.zeros((2, 2)), 3, 1.0)
     with pytest.raises(InputError, match="layout must be 'channels_first' or 'channels_last', got 'rows'"):
         gaussian_blur(np.zeros((1, 1, 2, 2)), 3, 1.0, layout="rows")  # type: ignore[arg-type]
+
+
+def test_a_mean_over_squares_worked_by_hand() -> None:
+    """Beyond the border of 0 3 / 6 9 lies the other row or column: 3 x 3 around 0 holds 0 once, 3 and 6 twice, 9 four times."""
+    image = np.array([[0.0, 3.0], [6.0, 9.0]]).reshape(1, 1, 2, 2)
+    assert_allclose(box_blur(image, 3).reshape(2, 2), [[6, 5], [4, 3]], rtol=1e-14)
+    assert_array_equal(box_blur(image, 1), image)
+
+
+def test_rises_window_worked_by_hand() -> None:
+    """In a window of 3 a Gaussian of sigma 1 reaches 4 steps from the centre, onto 2 1 0 | 0 1 2 | 2 1 0."""
+    g = [float(np.exp(-d * d / 2)) for d in range(5)]
+    edge, centre = g[1] + g[2] + g[4], g[0] + 2 * g[3]
+    row = rise_blur(np.array([0.0, 0.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 5), 3, 1.0).ravel()
+    along = centre / (centre + 2 * edge)  # the one row there is, with zeros above and below
+    assert_allclose(row, along * np.array([0, edge, centre, edge, 0]) / (centre + 2 * edge), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(11, 5.0), (5, 5.0), (51, 50.0), (7, 0.6)])
+def test_rises_blur_equals_scipys_filter_of_a_point_and_a_padded_convolution(
+    size: int, sigma: float, rng: np.random.Generator
+) -> None:
+    ndimage, signal = pytest.importorskip("scipy.ndimage"), pytest.importorskip("scipy.signal")
+    point = np.zeros((size, size))
+    point[size // 2, size // 2] = 1
+    kernel = ndimage.gaussian_filter(point, sigma)
+    assert_allclose(kernel.sum(), 1, rtol=1e-12)
+    images = rng.normal(size=(2, 2, 60, 55))
+    want = np.array([[signal.convolve2d(plane, kernel, "same") for plane in image] for image in images])
+    assert_allclose(rise_blur(images, size, sigma), want, rtol=0, atol=1e-13)
+    inside = np.zeros((1, 1, 2 * size + 1, 2 * size + 1))
+    inside[0, 0, size, size] = 1
+    assert_allclose(rise_blur(inside, size, sigma).sum(), 1, rtol=1e-12)  # no mass is lost away from the border
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rises_blur_is_the_one_that_heatmaps_are_compared_with(
+    dtype: str, channels_last: bool, rng: np.random.Generator
+) -> None:
+    image = rng.normal(size=(30, 41, 3) if channels_last else (3, 30, 41)).astype(dtype)
+    layout: Any = "channels_last" if channels_last else "channels_first"
+    want = blurred(image, channels_last=channels_last)
+    assert_allclose(rise_blur(image[None], layout=layout)[0], want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 45])
+def test_the_mean_equals_scipys_uniform_filter(size: int, rng: np.random.Generator) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = rng.normal(size=(2, 3, 50, 47))
+    want = ndimage.uniform_filter(images, size, mode="mirror", axes=(2, 3))
+    assert_allclose(box_blur(images, size), want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 40), (1, 1, 1, 5), (0, 3, 4, 4)])
+def test_the_cuda_kernels_of_the_other_windows_equal_numpy(
+    shape: tuple[int, ...], dtype: str, layout: Any, cupy: Any, rng: np.random.Generator
+) -> None:
+    images = rng.normal(size=shape).astype(dtype)
+    for blur in (box_blur, rise_blur):
+        for size in (1, 5, 11):
+            found, want = blur(cupy.asarray(images), size, layout=layout), blur(images, size, layout=layout)
+            assert isinstance(found, cupy.ndarray)
+            assert found.dtype == want.dtype == np.promote_types(dtype, "f4")
+            slack = 8 * float(np.finfo(want.dtype).eps) * float(abs(images).max(initial=0))
+            assert_allclose(cupy.asnumpy(found), want, rtol=0, atol=slack)
+
+
+def test_other_windows_keep_batches_layouts_and_nan_apart(rng: np.random.Generator) -> None:
+    images = rng.normal(size=(3, 2, 20, 21)).astype("f4")
+    images[1, 0, 10, 10] = np.nan
+    for blur in (box_blur, rise_blur):
+        whole = blur(images, 5)
+        assert_array_equal(np.concatenate([blur(image[None], 5) for image in images]), whole)
+        turned = blur(images.transpose(0, 2, 3, 1), 5, layout="channels_last")
+        assert_array_equal(turned.transpose(0, 3, 1, 2), whole)
+        assert np.isnan(whole).sum() == np.isnan(whole[1, 0, 8:13, 8:13]).sum() == 25
+        with pytest.raises(InputError, match="size must be odd and at least 1, got 4"):
+            blur(images, 4)
+        with pytest.raises(ShapeError, match=r"images must have the shape \(N, C, H, W\)"):
+            blur(images[0], 3)

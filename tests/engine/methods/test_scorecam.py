@@ -11,7 +11,7 @@ from onnx import helper
 
 import camrt
 from camrt.anytime import Budget
-from camrt.explainer import _ids
+from camrt.noise import content_ids
 from camrt.kernels import min_max, resize
 from camrt.methods.scorecam import scorecam
 from camrt.pipeline import PIPELINES
@@ -332,7 +332,7 @@ def test_an_explainer_s_maps_are_those_of_masked_forwards_one_by_one(name, varia
     acts, target = explainer.activations(x)["a2"], np.arange(5) % tiny.CLASSES
     given = {
         "acts": acts,
-        **masked_evidence(x.astype("f8"), lambda at: explainer.logits(at.astype("f4")), target, ids=_ids(x)),
+        **masked_evidence(x.astype("f8"), lambda at: explainer.logits(at.astype("f4")), target, ids=content_ids(x)),
     }
     result = explainer.explain(x, method=name, variant=variant, options=options, target=list(range(tiny.CLASSES)))
     got = result.raw[np.arange(5), target]

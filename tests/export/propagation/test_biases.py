@@ -10,7 +10,7 @@ from camrt.export.load import load
 from camrt.export.propagation.biases import biases
 from tests.export.judge import run_program
 from tests.export.onnx_text import CONV, HEAD, tiny
-from tests.export.propagation.runs import MODELS, SEED, picture
+from tests.export.propagation.runs import MODELS, SEED, behind, picture
 
 LAST = (
     "t = Transpose<perm=[0, 3, 1, 2]>(x) c = Conv<pads=[1, 1, 1, 1]>(t, w1) u = Transpose<perm=[0, 2, 3, 1]>(c) "
@@ -39,6 +39,17 @@ def test_the_full_gradient_of_a_piecewise_linear_network_is_its_logit(name: str)
     assert terms
     whole = (x * found["input_gradient"].astype(np.float64)).sum((1, 2, 3))
     whole += sum(term.reshape(3, -1).sum(1, dtype=np.float64) for term in terms)
+    np.testing.assert_allclose(whole, (found["logits"] * SEED).sum(1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(MORE) - {"average"}))
+def test_behind_a_layer_gradient_times_activation_and_the_tails_biases_are_the_logit(name: str) -> None:
+    live = open_model(MORE[name])
+    feeds = behind(live, "a")
+    found = run_program(live.program("tail_bias_terms", ["a"]), **feeds, seed=SEED)
+    grads = run_program(live.program("tail_gradient", ["a"]), **feeds, seed=SEED)["gradients.0"]
+    whole = (feeds["activations__0"] * grads.astype(np.float64)).sum((1, 2, 3))
+    whole += sum(term.reshape(3, -1).sum(1, dtype=np.float64) for key, term in found.items() if key != "logits")
     np.testing.assert_allclose(whole, (found["logits"] * SEED).sum(1), rtol=1e-4, atol=1e-4)
 
 

@@ -40,8 +40,8 @@ def test_inputs_and_outputs_are_what_the_table_says(kind: str) -> None:
         extra = tuple(f"biases.{i}" for i in range(3)) if kind.startswith("bias") else ()
         assert (program.inputs, program.outputs) == (("x", "seed"), ("logits", "input_gradient", *extra))
     else:
-        name = "contributions.0" if kind == "lift" else "relevance.0"
-        assert (program.inputs, program.outputs) == (("activations.0", "seed"), ("logits", name))
+        found = {"lift": ("contributions.0",), "tail_bias_terms": ("biases.0", "biases.1")}.get(kind, ("relevance.0",))
+        assert (program.inputs, program.outputs) == (("activations.0", "seed"), ("logits", *found))
     assert live.offers(kind, program.layers)
 
 
@@ -67,7 +67,7 @@ def test_a_bundle_holds_them_where_they_are_named(tmp_path: Path) -> None:
     bundle = export(MODELS["chain"], tmp_path / "all", layers=["a", "e"], kinds=(*KINDS, *OF_IMAGES))
     live = open_model(MODELS["chain"])
     held = [p for p in bundle.programs if p.kind in ON_REQUEST]
-    assert len(held) == 3 + 2 * 3  # without a layer, and one for each of two layers
+    assert len(held) == 3 + 2 * 4  # without a layer, and one for each of two layers
     for program in held:
         feeds = {"x": picture(live)} if program.kind in WITHOUT_LAYER else behind(live, program.layers[0])
         got = run_program(program, **feeds, seed=SEED)

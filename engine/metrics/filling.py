@@ -1,0 +1,356 @@
+"""
+From changes to pixels: each changed picture is written straight into its row of a chunk.
+
+In: the inputs of a batch, the maps of one or more methods, and rows, each a change of one picture by one map. Out: a
+filled buffer. What rows share is made once a batch: the order of a map's pixels, a blurred picture. One small function a
+kind of change, found in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camrt import kernels
+
+from ..device import on_host
+from ..methods.arrays import namespace
+from ..noise import standard_normal
+from .changes import Change, Clean, Cropped, Imputed, Masked, Order, Shifted, Substrate, Swapped, Whole
+from .cropping import crop_and_resize, largest_box
+from .cropping import crop_and_resize, largest_box
+from .model import Model, hidden_of
+from .shifting import shift_of
+
+__all__ = ["Pictures", "Row"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One changed picture.
+
+    Attributes
+    ----------
+    change : Change
+        How it is changed.
+    image : int
+        Which picture of the batch.
+    method : int
+        By which maps; 0 for changes that no map has a part in.
+    """
+
+    change: Change
+    image: int
+    method: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """
+    A batch, the maps of its methods, and what rows share.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, ...)
+        Inputs, on the host or a device.
+    heats : sequence of ndarray, shape (N, H, W)
+        One entry a method, where `x` lies.
+    ids : ndarray of uint64, shape (N,)
+        Content hashes of the inputs.
+    model : Model
+        Layout, black and units of the inputs.
+    mask_space : {"normalised", "raw"}
+        What ``Substrate("hidden")`` is.
+    """
+
+    x: Array
+    heats: Sequence[Array]
+    ids: npt.NDArray[np.uint64]
+    model: Model
+    mask_space: str = "normalised"
+    _ranks: dict[tuple[int, Order], Array] = field(default_factory=dict)
+    _substrates: dict[Substrate, Array] = field(default_factory=dict)
+
+    def fill(self, buffer: Array, rows: Sequence[Row]) -> None:
+        """
+        Write rows into a buffer.
+
+        Parameters
+        ----------
+        buffer : ndarray, shape (B, ...)
+            As `x` but for its length; written in place.
+        rows : sequence of Row
+            B of them.
+
+        Raises
+        ------
+        NumericError
+            If imputation does not converge.
+
+        Notes
+        -----
+        Cost: neighbouring rows of one kind of change take one call of a kernel.
+        """
+        place = 0
+        for kind, group in groupby(rows, key=lambda row: type(row.change)):
+            part = list(group)
+            _FILLERS[kind](self, buffer[place : place + len(part)], part)
+            place += len(part)
+
+    def of(self, change: Change, method: int = 0) -> Array:
+        """
+        Return the whole batch, changed.
+
+        Parameters
+        ----------
+        change : Change
+            How.
+        method : int
+            By which maps.
+
+        Returns
+        -------
+        ndarray, shape of `x`
+            The changed pictures.
+        """
+        changed: Array = namespace(self.x).empty_like(self.x)
+        self.fill(changed, [Row(change, i, method) for i in range(len(self.x))])
+        return changed
+
+    def substrate(self, substrate: Substrate) -> Array:
+        """
+        Return what shows where pixels are taken away.
+
+        Parameters
+        ----------
+        substrate : Substrate
+            What.
+
+        Returns
+        -------
+        ndarray
+            Broadcastable to `x`.
+        """
+        if substrate not in self._substrates:
+            self._substrates[substrate] = _made(self, substrate)
+        return self._substrates[substrate]
+
+    def ranks(self, method: int, order: Order) -> Array:
+        """
+        Return each pixel's place in a map's order.
+
+        Parameters
+        ----------
+        method : int
+            Whose map.
+        order : Order
+            Which come first.
+
+        Returns
+        -------
+        ndarray of int32, shape (N, H, W)
+            From 0; of patches, the place of the pixel's patch.
+        """
+        key = (method, order)
+        if key not in self._ranks:
+            self._ranks[key] = ranks_of(self.heats[method], order, self.ids)
+        return self._ranks[key]
+
+
+def ranks_of(heat: Array, order: Order, ids: npt.NDArray[np.uint64]) -> Array:
+    """
+    Return each pixel's place in the order of its map.
+
+    Parameters
+    ----------
+    heat : ndarray of float, shape (N, H, W)
+        Maps.
+    order : Order
+        Which come first.
+    ids : ndarray of uint64, shape (N,)
+        Content hashes; ties and jitter depend on them.
+
+    Returns
+    -------
+    ndarray of int32, shape (N, H, W)
+        Places from 0.
+    """
+    if order.jitter:
+        noise = np.stack([standard_normal(heat.shape[1:], order.seed or 0, 1, int(image)) for image in ids])
+        heat = heat + namespace(heat).asarray(np.float32(order.jitter) * noise)
+    if order.patch > 1:
+        ranks: Array = kernels.patch_ranks(heat, order.patch, order.overlap, descending=order.descending)
+        return ranks
+    if order.seed is None or order.jitter:
+        plain: Array = kernels.pixel_ranks(heat, descending=order.descending)
+        return plain
+    shuffles = np.stack([_shuffle(heat[0].size, order.seed, int(image)) for image in ids])
+    places = namespace(heat).asarray(shuffles)
+    flat = heat.reshape(len(heat), -1)
+    mixed = namespace(heat).take_along_axis(flat, places, 1).reshape(heat.shape)
+    found = kernels.pixel_ranks(mixed, descending=order.descending).reshape(flat.shape)
+    back = namespace(heat).empty_like(found)
+    namespace(heat).put_along_axis(back, places, found, 1)
+    ordered: Array = back.reshape(heat.shape)
+    return ordered
+
+
+def _shuffle(n: int, *words: int) -> Array:
+    """Return a permutation that depends on some numbers."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((2, *words)))).permutation(n)
+
+
+def _made(pictures: Pictures, substrate: Substrate) -> Array:
+    """Make a substrate."""
+    x, model = pictures.x, pictures.model
+    axes = (1, 2) if model.channels_last else (2, 3)
+    layout: Any = "channels_last" if model.channels_last else "channels_first"
+    if substrate.kind == "hidden":
+        return hidden_of(model, pictures.mask_space, x)
+    if substrate.kind == "grey":
+        return model.constant((0.0,), x)
+    if substrate.kind == "black":
+        return model.constant(model.black, x)
+    real = x.astype(np.float32) if x.dtype.kind != "f" else x
+    if substrate.kind == "mean":
+        return _typed(real.mean(axes, keepdims=True, dtype=np.float64), x)
+    if substrate.kind == "minimum":
+        return _typed(real.min((1, 2, 3), keepdims=True), x)
+    if substrate.kind == "gaussian":
+        return _typed(kernels.gaussian_blur(real, substrate.size, substrate.sigma, layout=layout), x)
+    if substrate.kind == "rise":
+        return _typed(kernels.rise_blur(real, substrate.size, substrate.sigma, layout=layout), x)
+    return _typed(kernels.box_blur(real, substrate.size, layout=layout), x)
+
+
+def _typed(values: Array, x: Array) -> Array:
+    """Return values in the inputs' type; whole numbers are rounded."""
+    if x.dtype.kind != "f":
+        values = values.round().clip(np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+    typed: Array = values.astype(x.dtype, copy=False)
+    return typed
+
+
+def _images(pictures: Pictures, rows: Sequence[Row]) -> Array:
+    """Return which picture each row is made of, where the pictures lie."""
+    index: Array = namespace(pictures.x).asarray(np.array([row.image for row in rows], np.int64))
+    return index
+
+
+def _fill_clean(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write the pictures themselves."""
+    for place, row in enumerate(rows):
+        buffer[place] = pictures.x[row.image]
+
+
+def _fill_whole(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write substrates alone."""
+    for place, row in enumerate(rows):
+        assert isinstance(row.change, Whole)
+        substrate = pictures.substrate(row.change.substrate)
+        buffer[place] = substrate[row.image if len(substrate) > 1 else 0]
+
+
+def _fill_masked(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write pictures times their maps."""
+
+    def how(row: Row) -> tuple[Substrate, bool]:
+        assert isinstance(row.change, Masked)
+        return row.change.substrate, row.change.inverted
+
+    place = 0
+    for (substrate, inverted), group in groupby(rows, key=how):
+        part = list(group)
+        maps = namespace(pictures.x).stack([pictures.heats[row.method][row.image] for row in part])
+        out, which = buffer[place : place + len(part)], _images(pictures, part)
+        hidden, last = pictures.substrate(substrate), pictures.model.channels_last
+        kernels.fill_masks(
+            out, pictures.x, which, maps, scaling="none", inverted=inverted, hidden=hidden, channels_last=last
+        )
+        place += len(part)
+
+
+def _fill_swapped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write pictures with some ranks replaced."""
+
+    def how(row: Row) -> tuple[int, Order, Substrate]:
+        assert isinstance(row.change, Swapped)
+        return row.method, row.change.order, row.change.substrate
+
+    place, asarray = 0, namespace(pictures.x).asarray
+    for (method, order, substrate), group in groupby(rows, key=how):
+        part = list(group)
+        which = _images(pictures, part)
+        start, stop = (asarray(np.array([getattr(row.change, at) for row in part], np.int64)) for at in ("start", "stop"))
+        kernels.fill_swapped(
+            buffer[place : place + len(part)],
+            pictures.x,
+            which,
+            pictures.ranks(method, order),
+            which,
+            start,
+            stop,
+            pictures.substrate(substrate),
+            channels_last=pictures.model.channels_last,
+        )
+        place += len(part)
+
+
+def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write pictures with some pixels told by their neighbours, and noise on those."""
+    x, asarray = pictures.x, namespace(pictures.x).asarray
+    missing = namespace(x).stack(
+        [pictures.ranks(row.method, row.change.order)[row.image] < row.change.count for row in rows]  # type: ignore[union-attr]
+    )
+    real = x if x.dtype.kind == "f" else x.astype(np.float32)
+    filled = kernels.impute(real, missing, which=_images(pictures, rows), channels_last=pictures.model.channels_last)
+    for place, row in enumerate(rows):
+        change = row.change
+        assert isinstance(change, Imputed)
+        if change.sigma:
+            at = missing[place][..., None] if pictures.model.channels_last else missing[place][None]
+            words = (change.seed, int(pictures.ids[row.image]), change.count, int(change.order.descending))
+            noise = asarray(change.sigma * standard_normal(x.shape[1:], *words), dtype=filled.dtype)
+            if change.unit == "raw":
+                noise *= pictures.model.constant(pictures.model.unit, x)[0]
+            filled[place] += noise * at
+        buffer[place] = _typed(filled[place], x)
+
+
+def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write pictures with noise added or subtracted."""
+    x = pictures.x
+    for place, row in enumerate(rows):
+        assert isinstance(row.change, Shifted)
+        picture, last = on_host(x[row.image]), pictures.model.channels_last
+        shift = shift_of(row.change, x.shape[1:], int(pictures.ids[row.image]), picture, channels_last=last)
+        moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
+        buffer[place] = _typed(moved, x)
+
+
+def _fill_cropped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
+    """Write the maps' boxes, resized."""
+    last, asarray = pictures.model.channels_last, namespace(pictures.x).asarray
+    for place, row in enumerate(rows):
+        box = largest_box(on_host(pictures.heats[row.method][row.image]))
+        crop = crop_and_resize(on_host(pictures.x[row.image]).astype(np.float32, copy=False), box, last)
+        buffer[place] = asarray(_typed(crop, pictures.x))
+
+
+_FILLERS: Mapping[type, Callable[[Pictures, Array, Sequence[Row]], None]] = {
+    Clean: _fill_clean,
+    Whole: _fill_whole,
+    Masked: _fill_masked,
+    Swapped: _fill_swapped,
+    Imputed: _fill_imputed,
+    Shifted: _fill_shifted,
+    Cropped: _fill_cropped,
+}

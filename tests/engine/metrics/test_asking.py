@@ -1,0 +1,106 @@
+"""The model is asked each thing once, and what it says goes to the right place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from camrt.errors import NumericError
+from camrt.metrics.asking import ask, scores_of
+from camrt.metrics.changes import Clean, Masked, Order, Randomised, Shifted, Substrate, Swapped, Whole
+from camrt.metrics.filling import Pictures
+from camrt.metrics.model import Model
+from camrt.noise import content_ids
+from tests.engine.metrics import toy
+
+GREY, BLACK = Substrate("grey"), Substrate("black")
+CLASSES = np.array([2, 0, 3])
+
+
+def counting(chunk=4, of=toy.logits):
+    """Return the toy, and a list that grows by the rows of each call."""
+    calls = []
+
+    def run(x):
+        calls.append(len(x))
+        return of(x)
+
+    return Model(run, black=toy.BLACK, unit=toy.UNIT, chunk=chunk), calls
+
+
+def pictures(model, heats, n=3):
+    x = toy.pictures(n)
+    return Pictures(x, heats, content_ids(x), model)
+
+
+def test_every_score_is_that_of_the_picture_changed_by_hand() -> None:
+    heats = [toy.maps(seed=1), toy.maps(seed=2)]
+    model, _ = counting()
+    at = pictures(model, heats)
+    wanted = [[Masked(GREY), Swapped(Order(), 0, 9, BLACK), Whole(GREY)], [Whole(BLACK), Swapped(Order(), 0, 4, BLACK)]]
+    found = ask(at, CLASSES, wanted)
+    for method, changes in enumerate(wanted):
+        assert set(found[method]) == set(changes)
+        for change in changes:
+            x = np.stack([toy.changed(change, *pair) for pair in zip(at.x, heats[method], strict=True)])
+            expected = toy.log_softmax(toy.logits(x))
+            p = expected[np.arange(3), CLASSES]
+            scores = found[method][change]
+            np.testing.assert_allclose(scores.log_p, p, atol=1e-10)
+            np.testing.assert_allclose(scores.log_rest, np.log1p(-np.exp(p)), atol=1e-9)
+            np.testing.assert_array_equal(scores.hit, expected.argmax(1) == CLASSES)
+            np.testing.assert_allclose(scores.p, np.exp(p), atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 257])
+def test_rows_are_run_once_and_fill_chunks(chunk: int) -> None:
+    heats = [toy.maps(seed=1), toy.maps(seed=2)]
+    model, calls = counting(chunk)
+    at = pictures(model, heats)
+    noise = Shifted("gaussian", 0.2)
+    both = [Masked(GREY), Whole(GREY), noise, Swapped(Order(), 0, 9, GREY), Whole(Substrate("mean"))]
+    told = []
+    ask(at, CLASSES, [both, both], tell=told.append)
+    rows = 3 * 2 * 2 + 3 * 2 + 1  # masked and swapped by map; noise and mean by picture; grey once
+    assert sum(calls) == rows == told[-1]
+    assert set(calls[:-1]) <= {chunk}
+
+
+def test_scores_do_not_depend_on_chunks_and_neighbours() -> None:
+    heats = [toy.maps()]
+    changes = [Swapped(Order(), 0, k, BLACK) for k in range(1, 30, 3)]
+    one = ask(pictures(counting(1)[0], heats), CLASSES, [changes])[0]
+    many = ask(pictures(counting(64)[0], heats), CLASSES, [changes[::-1]])[0]
+    for change in changes:
+        np.testing.assert_allclose(one[change].log_p, many[change].log_p, atol=1e-12)
+
+
+def test_nothing_wanted_runs_nothing() -> None:
+    model, calls = counting()
+    assert ask(pictures(model, [toy.maps()]), CLASSES, [[]]) == [{}]
+    assert calls == []
+
+
+def test_nan_is_said_and_never_returned() -> None:
+    model, _ = counting(of=lambda x: toy.logits(x) * np.where(np.arange(len(x))[:, None] == 1, np.nan, 1))
+    with pytest.raises(NumericError, match="NaN or infinite logits for Masked"):
+        ask(pictures(model, [toy.maps()]), CLASSES, [[Masked(GREY)]])
+    with pytest.raises(NumericError, match="NaN"):
+        scores_of(np.array([[0.0, np.nan]]), np.array([0]))
+
+
+def test_logits_that_are_there_are_scored_alike() -> None:
+    x = toy.pictures()
+    expected = toy.log_softmax(toy.logits(x))[np.arange(3), CLASSES]
+    np.testing.assert_allclose(scores_of(toy.logits(x), CLASSES).log_p, expected, atol=1e-12)
+
+
+def test_a_randomised_model_has_no_scores() -> None:
+    with pytest.raises(TypeError):
+        ask(pictures(counting()[0], [toy.maps()]), CLASSES, [[Randomised("cascading", 1, 2)]])
+
+
+def test_the_clean_picture_may_be_asked_for() -> None:
+    at = pictures(counting()[0], [toy.maps()])
+    expected = toy.log_softmax(toy.logits(at.x))[np.arange(3), CLASSES]
+    np.testing.assert_allclose(ask(at, CLASSES, [[Clean()]])[0][Clean()].log_p, expected, atol=1e-12)
