@@ -26,6 +26,7 @@ __all__ = [
     "read_budget",
     "read_ends",
     "read_options",
+    "read_preprocess",
     "read_sides",
     "read_ways",
 ]
@@ -177,6 +178,18 @@ def read_sides(text: str | None, form: str) -> tuple[int, int] | None:
     return sides[0], sides[-1]
 
 
+def read_preprocess(text: str | None) -> Any:
+    """Read a preset's name, or the fields in a ``.json`` file."""
+    if text is None or not text.endswith(".json"):
+        return text
+    try:
+        return json.loads(Path(text).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"a .json file of preprocessing fields was wanted; {text!r} cannot be read: {error}"
+        ) from error
+
+
 def open_explainer(
     model: Path,
     preprocess: str | None,
@@ -187,15 +200,14 @@ def open_explainer(
     precision: str = "float32",
 ) -> Explainer:
     """Open the model, and say on stderr what was assumed about its input."""
-    given: Any = preprocess
-    if preprocess is not None and preprocess.endswith(".json"):
-        try:
-            given = json.loads(Path(preprocess).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ImageError(
-                f"a .json file of preprocessing fields was wanted; {preprocess!r} cannot be read: {error}"
-            ) from error
-    explainer = load(model, preprocess=given, labels=labels, providers=providers, precision=precision, **(ends or {}))
+    explainer = load(
+        model,
+        preprocess=read_preprocess(preprocess),
+        labels=labels,
+        providers=providers,
+        precision=precision,
+        **(ends or {}),
+    )
     if not quiet and preprocess is None and explainer.preprocess_reason != KEPT:
         errors_to().print(
             f"preprocessing {explainer.preprocess.name}: {explainer.preprocess_reason} Change it with --preprocess."

@@ -17,21 +17,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .agreement import agreement, area, blurred, curve
+from .agreement import agreement
 from .anytime import Budget
 from .atomic import write_bytes
+from .choices import choose
 from .errors import MethodError
 from .explainer import Explainer
 from .explanation import Explanation
 from .image import prepare
 from .methods import METHODS, resolve
+from .metrics import judge
+from .metrics import resolve as resolve_metric
+from .metrics import validate as validate_metric
 from .render import grid, heatmap, overlay, png
 from .report import Figure, Section, Table, provenance, write_report
-from .scalars import softmax
 
 __all__ = ["FIGURES", "STEPS", "Comparison", "compare_methods", "compare_ways", "grid_of"]
 
-STEPS = 28  # of an insertion or deletion curve: RISE's quick setting, four curves of 29 forwards a map
+STEPS = 28  # of an insertion or deletion curve: RISE's quick setting, two curves of 28 forwards a map
 FIGURES = ("cosine", "rank", "top10", "top20", "largest", "insertion", "deletion")  # of two ways' maps
 
 
@@ -182,7 +185,7 @@ def compare_ways(
 
     Notes
     -----
-    Cost: each method twice, and four curves of ``steps + 1`` forwards a map.
+    Cost: each method twice, and two curves of ``steps`` forwards a map.
     """
     if len(ways) != 2:
         raise MethodError(f"two ways of running the model are compared; {len(ways)} came")
@@ -356,20 +359,10 @@ def _areas(
     reference: Explainer, source: Any, maps: Sequence[npt.NDArray[Any]], index: int, steps: int
 ) -> dict[str, list[float]]:
     """Return the areas under each map's insertion and deletion curves."""
-    x = prepare(source, reference.preprocess).x[0]
-    last = reference.preprocess.layout == "nhwc"
-
-    def probability(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        logits = reference.logits(batch)
-        lone = logits.shape[1] == 1  # a yes-or-no model: its logit against 0
-        scores = np.pad(logits, ((0, 0), (1, 0))) if lone else logits
-        return softmax(scores)[:, 1 if lone else index]
-
-    ends = {"insertion": (blurred(x, channels_last=last), x), "deletion": (x, np.zeros_like(x))}
-    return {
-        kind: [area(curve(probability, start, end, heat, steps=steps, channels_last=last)) for heat in maps]
-        for kind, (start, end) in ends.items()
-    }
+    x = prepare(source, reference.preprocess).x
+    chosen = choose([f"{kind},steps={steps}" for kind in ("insertion", "deletion")], resolve_metric, validate_metric)
+    found = judge(chosen, reference, np.repeat(x, len(maps), 0), np.stack(maps), np.full(len(maps), index))
+    return {choice.row.id: found[choice.name].tolist() for choice in chosen}
 
 
 def _sheet(

@@ -26,6 +26,7 @@ from .arguments import (
     Size,
     open_explainer,
     read_ends,
+    read_preprocess,
 )
 from .choices import split
 from .datasets import Dataset, Subset, known_of, open_dataset
@@ -47,7 +48,8 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="A folder, list (.csv, .parquet, .json) or archive (.tar) of pictures.")],
     model: Model,
     methods: Annotated[
-        str | None, typer.Option(help="Methods, separated by commas: id[:variant][,option=value...]. None: a few quick ones.")
+        str | None,
+        typer.Option(help="Methods, separated by commas: id[:variant][,option=value...]. None: a few quick ones."),
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, written the same way. None: AD, AI, AG, ADCC, insertion and deletion.")
@@ -55,9 +57,9 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Settings of a published table: adcc, scorecam, opticam or rise.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of rows and results; what is there is not run again.")] = (
-        Path("camrt-evaluation")
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of rows and results; what is there is not run again.")
+    ] = (Path("camrt-evaluation")),
     classes: Annotated[str | None, typer.Option(help="Which class is explained: predicted or label.")] = None,
     layer: LayerNames = None,
     mask_space: Annotated[
@@ -106,7 +108,7 @@ def evaluate(
     opener = Opener(
         str(model),
         {**read_ends(output, input, fixed, size), "memory": memory, "threads": threads, "providers": providers,
-         "preprocess": preprocess, "labels": None if labels is None else str(labels)},
+         "preprocess": read_preprocess(preprocess), "labels": None if labels is None else str(labels)},
         {} if followed is None or preprocess is not None else dict(followed.preprocess),
         dataset,
         setting,
@@ -118,7 +120,9 @@ def evaluate(
     spec = specification(explainer, dataset, setting)
     images, batches = len(dataset), -(-shard // batch) * -(-len(dataset) // shard)
     if not quiet or plan_only:
-        errors_to().print(setting.plan(explainer.preprocess.size).described(images, len(setting.chosen_methods), batches))
+        errors_to().print(
+            setting.plan(explainer.preprocess.size).described(images, len(setting.chosen_methods), batches)
+        )
         for line in [] if followed is None else _departures(followed, explainer, setting):
             errors_to().print(line)
     if plan_only:
@@ -136,7 +140,9 @@ def evaluate(
             work(run, opener.around(explainer, advance), part=share)
     left = run.missing()
     if left:
-        errors_to().print(f"{len(left)} of {len(run.ranges)} shards are left to others; results are written by whoever ends last")
+        errors_to().print(
+            f"{len(left)} of {len(run.ranges)} shards are left to others; results are written by whoever ends last"
+        )
         return
     evaluation = finished(run, setting)
     files = write_results(out, evaluation, explainer, dataset, followed)
@@ -188,7 +194,9 @@ def _show(
         print_json({**evaluation.summary.to_dict(), "files": {name: str(path) for name, path in files.items()}})
         return
     if evaluation.problems and not quiet:
-        errors_to().print(f"{len(evaluation.problems)} pictures were skipped, the first: {evaluation.problems[0]['reason']}")
+        errors_to().print(
+            f"{len(evaluation.problems)} pictures were skipped, the first: {evaluation.problems[0]['reason']}"
+        )
     typer.echo(terminal_table(evaluation.summary, protocol=protocol, model=str(explainer.manifest.model["name"])))
     for path in files.values():
         typer.echo(str(path))

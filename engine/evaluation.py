@@ -348,7 +348,7 @@ class Opener:
         return compute_of(explainer, self.dataset, self.setting, progress=progress)
 
 
-class compute_of:  # noqa: N801  a function that counts what it has run
+class compute_of:
     """
     Return a function from a range of the data set to its rows and problems.
 

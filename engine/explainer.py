@@ -12,6 +12,7 @@ An `Explainer` holds a model's sessions and settings and never changes: any numb
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -406,9 +407,61 @@ class Explainer:
         changed = Preprocess.from_dict({**self.preprocess.to_dict(), **fields})
         if changed.shape != self.preprocess.shape:
             raise ImageError(f"the model takes inputs of shape {self.preprocess.shape}; {changed.shape} was asked for")
+        return self._with(self._sessions, changed)
+
+    @property
+    def weight_layers(self) -> tuple[str, ...]:
+        """
+        The layers of weights that `randomised` can draw anew, by their nodes' names, from the logits to the image.
+
+        Raises
+        ------
+        BundleError
+            If a bundle is open.
+        ModelError
+            If the model is quantised, or has no weights.
+        """
+        return self.source.weight_layers()
+
+    def randomised(self, layers: Sequence[str], seed: int = 0) -> Explainer:
+        """
+        Return the same model with some weights drawn anew, for sanity checks.
+
+        Weights and biases come from ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``; norms behind them get scale 1 and shift 0 and
+        keep their statistics.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Which of `weight_layers`; the others keep their weights.
+        seed : int, default 0
+            At least 0. A layer's numbers depend on it and on the layer's name, not on what else is drawn.
+
+        Returns
+        -------
+        Explainer
+            Its layers, classes and preprocessing are this one's; programs are opened on first use, and closed with it.
+
+        Raises
+        ------
+        BundleError
+            If a bundle is open: it holds programs, not the model.
+        LayerError
+            If there is no such layer of weights.
+        ModelError
+            If the model is quantised (``precision="twin"`` is its float twin, which can be drawn), or has no weights.
+
+        References
+        ----------
+        Adebayo et al. 2018, Sanity Checks for Saliency Maps, arXiv:1810.03292.
+        """
+        return self._with(self._sessions.of(self.source.randomised(layers, seed)), self.preprocess)
+
+    def _with(self, sessions: Sessions, preprocess: Preprocess) -> Explainer:
+        """Return an explainer like this one."""
         return Explainer(
-            self._sessions,
-            changed,
+            sessions,
+            preprocess,
             self.labels,
             layer=self._layer,
             preprocess_reason=self.preprocess_reason,
@@ -707,7 +760,7 @@ class Explainer:
         key = (x.shape[1:], x.dtype.str, is_cupy(x))
         with self._opening:
             if key not in self._planners:
-                self._planners[key] = Planner(self._run_masked, _buffers_like(x), self.chunk, self._lanes)
+                self._planners[key] = Planner(_masked_by(self), _buffers_like(x), self.chunk, self._lanes)
             return self._planners[key]
 
     def _run_masked(self, buffer: Array, limits: Limits) -> Array:
@@ -946,6 +999,12 @@ class Explainer:
             "precision": self._sessions.precision,
             "preprocess": self.preprocess.to_dict(),
         }
+
+
+def _masked_by(explainer: Explainer) -> Callable[[Array, Limits], Array]:
+    """Return a callable that runs a chunk and does not keep the explainer alive, so that sessions close with it."""
+    known = weakref.proxy(explainer)
+    return lambda buffer, limits: known._run_masked(buffer, limits)
 
 
 def _columns(table: Sequence[Sequence[Target]]) -> list[list[Target]]:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
 from .choices import Choice
+from .errors import MethodError
 from .explainer import Drawn, Explainer
 from .limits import UNLIMITED, Limits
 from .methods.table import Method
@@ -124,7 +124,7 @@ class Judge:
                 classes = drawn[0].classes if classes is None else classes
             assert classes is not None
             pictures = Pictures(x, [one.heat for one in drawn], ids, model_of(self.explainer), self.mask_space)
-            again = [self._again(pictures, place, classes) for place in range(len(drawn))]
+            again = self._again(pictures, classes)
             found = ask(pictures, classes, [self.plan.scored] * len(drawn), limits=self.limits, tell=_counting(self.tally))
             return {
                 method.name: self._columns(
@@ -150,16 +150,24 @@ class Judge:
             limits=self.limits,
         )
 
-    def _again(self, pictures: Pictures, place: int, classes: npt.NDArray[np.int64]) -> dict[Change, Drawn]:
-        """Explain changed pictures."""
-        found: dict[Change, Drawn] = {}
+    def _again(self, pictures: Pictures, classes: npt.NDArray[np.int64]) -> list[dict[Change, Drawn]]:
+        """Explain changed pictures by every method; all of them use a randomised model while it is open."""
+        found: list[dict[Change, Drawn]] = [{} for _ in self.methods]
         for change in self.plan.again:
             if isinstance(change, Randomised):
-                assert self.randomised is not None
-                found[change] = self._draw(self.randomised(change), self.methods[place], pictures.x, classes)
+                explainer, is_changed = self._redrawn(change), False
             else:
-                found[change] = self._draw(self.explainer, self.methods[place], pictures.of(change, place), classes)
+                explainer, is_changed = self.explainer, True
+            for place, method in enumerate(self.methods):
+                x = pictures.of(change, place) if is_changed else pictures.x
+                found[place][change] = self._draw(explainer, method, x, classes)
         return found
+
+    def _redrawn(self, change: Randomised) -> Explainer:
+        """Return a model with redrawn weights."""
+        if self.randomised is None:
+            raise MethodError("a metric asks for models with redrawn weights, and nothing here opens any")
+        return self.randomised(change)
 
     def _case(
         self,
@@ -186,7 +194,7 @@ class Judge:
             ids=pictures.ids,
             x=pictures.x,
             channels_last=pictures.model.channels_last,
-            scores=self.plan.by_name({**scores, **known}),
+            scores=self.plan.by_name({**known, **scores}),
             again=self.plan.by_name({change: Again(one.heat, one.degenerate, one.raw) for change, one in again.items()}),
             ground=ground or Ground(),
             raw=drawn.raw,

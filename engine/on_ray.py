@@ -67,11 +67,11 @@ def work_on_ray(
     Where Ray is not initialised it is, and shut down afterwards: the cluster that ``RAY_ADDRESS`` names, else one on this
     machine. Every machine needs camrt installed.
     """
-    ray = _ray()
     if workers < 1:
         raise InputError(f"one worker at least; got {workers}")
     if not run.missing():
         return
+    ray = _ray()
     ours = not ray.is_initialized()
     if ours:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for a report to Ray's makers

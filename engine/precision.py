@@ -102,6 +102,35 @@ class WithoutMaps:
         """
         return self._source.resolve(name)
 
+    def weight_layers(self) -> tuple[str, ...]:
+        """
+        Name the layers whose weights can be drawn anew.
+
+        Returns
+        -------
+        tuple of str
+            The source's own.
+        """
+        return self._source.weight_layers()
+
+    def randomised(self, layers: Sequence[str], seed: int = 0) -> WithoutMaps:
+        """
+        Return the same model with some weights drawn anew.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Names of `weight_layers`.
+        seed : int, default 0
+            Of the numbers.
+
+        Returns
+        -------
+        WithoutMaps
+            Around what the source makes of it.
+        """
+        return WithoutMaps(self._source.randomised(layers, seed))
+
 
 def arrange(precision: str, source: Source, providers: tuple[Provider, ...]) -> tuple[Source, tuple[Provider, ...]]:
     """

@@ -251,4 +251,5 @@ def _mean_of_means(sums: Iterable[tuple[Floats, Floats]]) -> Floats:
         there = np.broadcast_to(weights > 0, values.shape)
         total = total + np.divide(values, weights, out=np.zeros_like(values), where=there)
         number = number + there
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    mean: Floats = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return mean

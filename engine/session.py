@@ -232,6 +232,24 @@ class Sessions:
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
 
+    def of(self, source: Source) -> Sessions:
+        """
+        Prepare to run another model in the same way.
+
+        Parameters
+        ----------
+        source : Source
+            Arranged for the same precision and providers.
+
+        Returns
+        -------
+        Sessions
+            Its own, on the same device and stream; none is open.
+        """
+        other = Sessions(source, self.providers, self._threads, self.precision)
+        other._device = self.device
+        return other
+
     @property
     def device(self) -> Device | None:
         """The device that arrays may stay on from one run to the next; None where the first provider is not CUDA."""

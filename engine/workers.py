@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess as Process
 from typing import TypeAlias
 
 from .errors import CamrtError, InputError, MissingExtraError, OutputError
@@ -34,6 +35,7 @@ Compute: TypeAlias = Callable[[range], tuple[Rows, Sequence[Problem]]]  # pictur
 MakeCompute: TypeAlias = Callable[[], Compute]  # loads the model, once in each process
 Progress: TypeAlias = Callable[[int], None]  # is told how many pictures of the folder are done, by whomever
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what a file system without them answers
 PAUSE = 0.5  # seconds between two looks at shards that others hold, and between two reports of their progress
 
 
@@ -126,11 +128,11 @@ def run_processes(run: Run, make_compute: MakeCompute, processes: int, *, progre
         raise InputError(f"one process at least; got {processes}")
     report = progress or _silent
     context = multiprocessing.get_context("spawn")
-    started: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    started: dict[Connection, Process] = {}
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_process, args=(run, make_compute, theirs), daemon=True)
+            process: Process = context.Process(target=_process, args=(run, make_compute, theirs), daemon=True)
             process.start()
             theirs.close()
             started[ours] = process
@@ -140,10 +142,9 @@ def run_processes(run: Run, make_compute: MakeCompute, processes: int, *, progre
             ready = connection.wait(list(alive), timeout=PAUSE)
             for line in [line for line in alive if line in ready]:
                 process = alive.pop(line)
-                try:
-                    raise pickle.loads(line.recv_bytes())
-                except EOFError:  # it ended without a word
-                    process.join()
+                if (error := _last_word(line)) is not None:
+                    raise error
+                process.join()
                 if process.exitcode:
                     warnings.warn(f"{_death(process)}; the others take over what it had", RuntimeWarning, stacklevel=2)
         report(run.pictures_done())
@@ -179,7 +180,7 @@ def _claimed(run: Run, shard: int) -> Iterator[bool]:
         yield False
         return
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise OutputError(
                 f"cannot write {str(path)!r}: {error.strerror}; make room or let the folder be written, and run the same again"
             ) from error
@@ -228,7 +229,16 @@ def _pickled(error: Exception) -> bytes:
         return pickle.dumps(plain)
 
 
-def _death(process: multiprocessing.process.BaseProcess) -> str:
+def _last_word(line: Connection) -> Exception | None:
+    """Return the error that a process sent before it ended; None where it ended without a word."""
+    try:
+        error = pickle.loads(line.recv_bytes())
+    except (EOFError, OSError):
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _death(process: Process) -> str:
     """Say how a process ended."""
     code = process.exitcode or 0
     if code >= 0:

@@ -117,6 +117,48 @@ class Bundle:
 
         return pick(name, self.manifest.layers)
 
+    def weight_layers(self) -> tuple[str, ...]:
+        """
+        Refuse to name layers of weights.
+
+        Returns
+        -------
+        tuple of str
+            Never.
+
+        Raises
+        ------
+        BundleError
+            Always: its programs hold the weights many times over, transposed and folded.
+        """
+        raise BundleError(
+            "a bundle holds programs, not the model whose weights would be drawn anew: open the .onnx file it was made of"
+        )
+
+    def randomised(self, layers: Sequence[str], seed: int = 0) -> Bundle:
+        """
+        Refuse to draw weights anew.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Any.
+        seed : int, default 0
+            Any.
+
+        Returns
+        -------
+        Bundle
+            Never.
+
+        Raises
+        ------
+        BundleError
+            Always, as `weight_layers`.
+        """
+        self.weight_layers()
+        raise AssertionError("refused above")
+
 
 def read(folder: str | Path) -> Bundle:
     """

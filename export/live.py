@@ -23,6 +23,7 @@ from .layers import find, linear_layers, resolve
 from .load import Classifier, load
 from .manifest import Layer, Manifest, Program
 from .programs import KINDS, ON_REQUEST, build
+from .randomised import randomised, weight_layers
 from .vjp.emit import Emit, dims
 from .work import row_bytes
 
@@ -144,6 +145,49 @@ class Live:
             If there is none; near names are offered.
         """
         return resolve(self.manifest.layers, name)
+
+    def weight_layers(self) -> tuple[str, ...]:
+        """
+        Name the layers whose weights can be drawn anew.
+
+        Returns
+        -------
+        tuple of str
+            From the logits to the image, as in `camrt.export.randomised.weight_layers`.
+
+        Raises
+        ------
+        ModelError
+            If the model is quantised, or has no weights.
+        """
+        return tuple(layer.name for layer in weight_layers(self.classifier))
+
+    def randomised(self, layers: Sequence[str], seed: int = 0) -> Live:
+        """
+        Return the same model with some weights drawn anew.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Names of `weight_layers`.
+        seed : int, default 0
+            Of the numbers.
+
+        Returns
+        -------
+        Live
+            A model of its own, which says in its manifest what was drawn; it shares the other weights with this one.
+
+        Raises
+        ------
+        LayerError
+            If there is no such layer of weights.
+        ModelError
+            If the model is quantised, or has no weights.
+        """
+        drawn = {"randomised": {"layers": list(layers), "seed": seed}}
+        other = randomised(self.classifier, layers, seed)
+        return Live(other, replace(self.manifest, model=self.manifest.model | drawn))
 
 
 def manifest_of(

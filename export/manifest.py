@@ -231,3 +231,30 @@ class Source(Protocol):
         Layer
             The candidate of that name, or a LayerError that offers near ones.
         """
+
+    def weight_layers(self) -> tuple[str, ...]:
+        """
+        Name the layers whose weights can be drawn anew.
+
+        Returns
+        -------
+        tuple of str
+            From the logits to the image.
+        """
+
+    def randomised(self, layers: Sequence[str], seed: int = 0) -> Source:
+        """
+        Return the same model with some weights drawn anew.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Names of `weight_layers`.
+        seed : int, default 0
+            Of the numbers.
+
+        Returns
+        -------
+        Source
+            Its layers and programs have the names that they have here.
+        """

@@ -18,33 +18,44 @@
 #define REAL float
 #endif
 
-#define THREADS 1024
+#define THREADS 512
+#define LANES 32
 #define RUN 32  // steps between two looks at the error
 
-__device__ double block_sum(double value, double *shared)
+// The sum and the maximum of one value a thread, the same for every thread: lanes first, then each thread all lanes.
+__device__ double block_sum(double value, double *shared, double *lanes)
 {
-    shared[threadIdx.x] = value;
+    const int me = threadIdx.x;
+    shared[me] = value;
     __syncthreads();
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half)
-            shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
+    if (me < LANES) {
+        double sum = 0;
+        for (int i = me; i < THREADS; i += LANES)
+            sum += shared[i];
+        lanes[me] = sum;
     }
-    const double total = shared[0];
+    __syncthreads();
+    double total = 0;
+    for (int i = 0; i < LANES; ++i)
+        total += lanes[i];
     __syncthreads();
     return total;
 }
 
-__device__ double block_max(double value, double *shared)
+__device__ double block_max(double value, double *shared, double *lanes)
 {
-    shared[threadIdx.x] = value;
+    const int me = threadIdx.x;
+    shared[me] = value;
     __syncthreads();
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half && shared[threadIdx.x + half] > shared[threadIdx.x])
-            shared[threadIdx.x] = shared[threadIdx.x + half];
-        __syncthreads();
+    if (me < LANES) {
+        lanes[me] = shared[me];
+        for (int i = me; i < THREADS; i += LANES)
+            lanes[me] = shared[i] > lanes[me] ? shared[i] : lanes[me];
     }
-    const double largest = shared[0];
+    __syncthreads();
+    double largest = lanes[0];
+    for (int i = 1; i < LANES; ++i)
+        largest = lanes[i] > largest ? lanes[i] : largest;
     __syncthreads();
     return largest;
 }
@@ -76,7 +87,7 @@ extern "C" __global__ void impute(const REAL *images, const bool *missing, const
                                   long long paired, long long n_channels, long long height, long long width,
                                   long long channels_last, long long max_steps, double tolerance)
 {
-    __shared__ double shared[THREADS];
+    __shared__ double shared[THREADS], lanes[LANES];
     const long long n_pixels = height * width;
     const long long row = blockIdx.x / n_channels, channel = blockIdx.x % n_channels;
     const long long step = channels_last ? n_channels : 1, start = channels_last ? channel : channel * n_pixels;
@@ -96,9 +107,9 @@ extern "C" __global__ void impute(const REAL *images, const bool *missing, const
             least = -value > least ? -value : least;
             spoilt += value - value;
         }
-    const double high = block_max(largest, shared), low = -block_max(least, shared);
+    const double high = block_max(largest, shared, lanes), low = -block_max(least, shared, lanes);
     const double span = high / 2 - low / 2, middle = low + span, unit = span == 0 ? 1 : span;
-    const bool finite = block_sum(spoilt, shared) == 0 && span >= 0;  // no known pixel: the span is negative
+    const bool finite = block_sum(spoilt, shared, lanes) == 0 && span >= 0;  // no known pixel: the span is negative
 
     for (long long i = me; i < n_pixels; i += THREADS) {
         direction[i] = missing[i] || !finite ? 0 : (images[i * step] - middle) / unit;
@@ -112,7 +123,7 @@ extern "C" __global__ void impute(const REAL *images, const bool *missing, const
         if (missing[i])
             sum += residual[i] * residual[i] / total_weight(y, x, height, width);
     }
-    double energy = block_sum(sum, shared);
+    double energy = block_sum(sum, shared, lanes);
     for (long long i = me; i < n_pixels; i += THREADS)
         direction[i] = missing[i] ? residual[i] / total_weight(i / width, i % width, height, width) : 0;
     __syncthreads();
@@ -129,7 +140,7 @@ extern "C" __global__ void impute(const REAL *images, const bool *missing, const
                 image[i] = total_weight(y, x, height, width) * direction[i] - around(direction, y, x, height, width);
                 sum += direction[i] * image[i];
             }
-        const double length = energy / block_sum(sum, shared);
+        const double length = energy / block_sum(sum, shared, lanes);
         sum = 0;
         for (long long i = me; i < n_pixels; i += THREADS)
             if (missing[i]) {
@@ -139,7 +150,7 @@ extern "C" __global__ void impute(const REAL *images, const bool *missing, const
             }
         gained += length * energy;
         const double before = energy;
-        energy = block_sum(sum, shared);
+        energy = block_sum(sum, shared, lanes);
         for (long long i = me; i < n_pixels; i += THREADS)
             if (missing[i])
                 direction[i] = residual[i] / total_weight(i / width, i % width, height, width)

@@ -11,13 +11,14 @@ pixel itself weighs 4, which cancels) and M the mask,
 symmetric and positive definite as soon as one pixel is known.
 
 NumPy solves it by conjugate gradients, preconditioned by one multigrid cycle. Every level of the cycle is a matrix of
-that same form on a grid of half the size, so that one code serves all: M there marks the cells that some missing pixel
-reaches, and E is such that a constant has the energy that it has on the finest level. The CUDA kernel solves it by
-plain conjugate gradients, one block a plane.
+that same form on a grid of half the size, so one code serves all: M there marks the cells that some missing pixel
+reaches, E makes the energy of a constant what it is on the finest level, and bilinear interpolation is K too, over
+values set apart by zeros. The CUDA kernel solves it by plain conjugate gradients in float64, one block a plane.
 """
 
 from __future__ import annotations
 
+import threading
 from math import prod
 from typing import TypeAlias
 
@@ -31,16 +32,19 @@ from .device import Gpu, Kernel
 
 __all__ = ["impute"]
 
-MAX_CYCLES = 60  # eight are usual; what has not converged by then never will
+MAX_CYCLES = 60  # in one solution; six are usual, and what has not converged by then never will
 FEW = 64  # cells that are solved at once, through a dense inverse
-CENTRE = 4  # what K weighs a pixel itself with
+FIRST = 3  # how much larger than the tolerance the first solution's last cycle may be: a second solution follows
+MORE = 4  # solutions after the first at most; one is usual
+DRIFT = 100  # a solution below this many times the tolerance is too small for its own rounding to matter
 OVERSHOOT = 1.1  # what coarse corrections are multiplied by: their matrices are a little too stiff
 
-THREADS = 1024  # a plane is one block; imputation.cu has it too
+THREADS = 512  # a plane is one block; imputation.cu has it too
 STEPS = 20  # of plain conjugate gradients at most, for each pixel of the picture's width and height; 1 is usual
 IMPUTE = Kernel("imputation", "impute", (THREADS,))
 
-INT64 = np.dtype(np.int64)
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+KEPT_BYTES = 64 * 2**20  # a picture of 512 x 512 in float32; what is larger is given back
 
 Window: TypeAlias = tuple[slice, slice]
 
@@ -70,8 +74,8 @@ def impute(
     channels_last : bool, default False
         Whether `images` are (N, H, W, C).
     tolerance : float, default 2e-5
-        Largest error of a pixel, as a share of the range of its channel's known pixels; at least 1e-6, or 1e-12 for
-        float64.
+        Largest error of a pixel beside the rounding of its type, as a share of the range of its channel's known
+        pixels; at least 1e-6, or 1e-12 for float64.
 
     Returns
     -------
@@ -83,14 +87,23 @@ def impute(
     ShapeError
         If `images` is not of rank 4 and a real floating type, or `missing` or `which` do not fit.
     InputError
-        If no pixel of a picture is known, `which` lies outside, or `tolerance` is too small.
+        If every pixel of a row is missing, `which` lies outside, or `tolerance` is out of range. A GPU's masks are not
+        read back: a row without a known pixel is NaN.
     NumericError
-        If a system is not solved within 60 cycles.
+        If a system is not solved within 60 cycles. On the GPU its missing pixels are NaN.
 
     Notes
     -----
     Imputed values lie within the range of the known ones. A known pixel that is not finite makes every missing pixel of
-    its channel NaN; the other channels do not see it.
+    its channel NaN; the other channels do not see it. What a missing pixel held is never read. A row does not depend on
+    the rows beside it.
+
+    The bound on the error: NumPy stops at a residual in float64 of which one more multigrid cycle, which removes more
+    than half of any error, makes nowhere more than the tolerance; the kernel stops at an energy of the error that allows
+    no more (see imputation.cu).
+
+    Cost: on the host about eight cycles of fifty passes over the smallest rectangle that holds the missing pixels. On
+    the GPU one launch, no host synchronisation, four float64 planes for each plane of the result.
 
     References
     ----------
@@ -133,7 +146,7 @@ def _check_masks(images: Array, missing: Array, which: Array | None, channels_la
 def _on_numpy(
     images: Array, missing: Array, which: Array | None, channels_last: bool, dtype: DType, tolerance: float
 ) -> Array:
-    """Compute `impute` row by row, which keeps the work in the cache."""
+    """Compute `impute` row by row."""
     imputed = np.array(images if which is None else images[which], dtype, order="C")
     planes = np.moveaxis(imputed, -1, 1) if channels_last else imputed
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite ends as NaN, on purpose
@@ -145,25 +158,24 @@ def _on_numpy(
 
 def _fill(picture: Array, missing: Array, tolerance: float) -> bool:
     """Replace the missing pixels of one picture (C, H, W) in place; tell whether the system was solved."""
-    row, column = np.unravel_index(missing.argmin(), missing.shape)  # a known pixel: holes as bright as it widen no range
-    known = np.where(missing, picture[:, row, column, None, None], picture)
+    row, column = np.unravel_index(missing.argmin(), missing.shape)
+    known = np.where(missing, picture[:, row, column, None, None], picture)  # a known pixel's value widens no range
     low, middle, half, high = _range(known)
     window = _window(missing)
     inside, holes = picture[:, *window], missing[window]
+    _MEMORY.begin()
     grids = _grids(len(picture), holes, picture.dtype)
-    finest = grids[0]
     # between -1 and 1, so that squares neither overflow nor vanish; a constant channel is exactly zero
-    given = finest.cells(finest.correction)
-    np.subtract(known[:, *window], middle, out=given)
-    given /= half
-    given *= ~holes
-    given[~np.isfinite(half[:, 0, 0])] = 0
-    np.multiply(finest.sums(finest.correction), finest.mask, out=finest.residual)
-    found, solved = _conjugate_gradients(grids, 2 * tolerance)  # the range is 2 here
-    filled = finest.cells(found)
+    values = _MEMORY.zeros(grids[0].residual.shape, FLOAT64)
+    filled = grids[0].cells(values)
+    np.subtract(known[:, *window], middle, out=filled)
+    filled /= half
+    filled *= ~holes
+    filled[~np.isfinite(half[:, 0, 0])] = 0
+    solved = _solve(grids, values, 2 * tolerance)
     filled *= half
     filled += middle
-    np.copyto(inside, np.clip(filled, low, high, out=filled), where=holes)
+    np.copyto(inside, np.clip(filled, low, high, out=filled), where=holes, casting="same_kind")
     return solved
 
 
@@ -179,8 +191,34 @@ def _range(picture: Array) -> tuple[Array, Array, Array, Array]:
 
 def _window(missing: Array) -> Window:
     """Return the smallest rectangle that holds the missing pixels and their neighbours."""
-    rows, columns = (missing.any(axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero(missing.any(axis)) for axis in (1, 0))
     return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+
+
+class _Memory(threading.local):
+    """Memory that each thread uses again: to have fresh pages mapped for every picture takes longer than to solve it."""
+
+    kept: Array = np.empty(0, np.uint8)
+    taken = 0
+
+    def begin(self) -> None:
+        """Take all of it back, and have at least what was wanted last time."""
+        if self.kept.size < self.taken <= KEPT_BYTES:
+            self.kept = np.empty(self.taken, np.uint8)
+        self.taken = 0
+
+    def zeros(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Return zeros that are the caller's until the next beginning."""
+        start, n_bytes = self.taken, prod(shape) * dtype.itemsize
+        self.taken += -(-n_bytes // 64) * 64  # whole cache lines
+        if self.taken > self.kept.size:
+            return np.zeros(shape, dtype)
+        zeros = self.kept[start : start + n_bytes].view(dtype).reshape(shape)
+        zeros.fill(0)
+        return zeros
+
+
+_MEMORY = _Memory()
 
 
 class _Grid:
@@ -196,15 +234,17 @@ class _Grid:
         """Keep M and the row sums of ``E - M K M``, arrays (h, w), and make room for `channels` planes."""
         self.size, self.coarser = mask.shape, (mask.shape[0] // 2 + 1, mask.shape[1] // 2 + 1)
         framed = 2 * self.coarser[0] + 1, 2 * self.coarser[1] + 1
-        room = np.zeros((6, channels, *framed), pinned.dtype)
-        self.residual, self.correction, self.direction, self.lattice, self.result, self.spare = room
-        kap = min((2 * n - 1) / (4 * half - 2) for n, half in zip(self.size, self.coarser))
-        self.passing = 1 / (4 * kap)
-        self.mask, self.pinned = np.zeros((2, *framed), pinned.dtype)
+        self.residual, self.correction, self.lattice, self.result, self.spare = _MEMORY.zeros(
+            (5, channels, *framed), pinned.dtype
+        )
+        # n rows conduct like 2n - 1 along them, and coarser cells, twice as far apart, should conduct half of that
+        self.thinning = min((2 * n - 1) / (4 * half - 2) for n, half in zip(self.size, self.coarser, strict=True))
+        self.own = 2 if 1 in self.size else 4  # K's weight of the cell itself; half on a line, where Jacobi swings
+        self.mask, self.pinned = _MEMORY.zeros((2, *framed), pinned.dtype)
         self.cells(self.mask)[:] = mask
         np.multiply(pinned, mask, out=self.cells(self.pinned))
         self.diagonal = self.sums(self.mask[None])[0] * self.mask + self.pinned
-        self.relaxing = self.mask / (self.diagonal - CENTRE)
+        self.relaxing = self.mask / (self.diagonal - self.own)
 
     def cells(self, planes: Array) -> Array:
         """Return a view of the cells without their frame."""
@@ -212,14 +252,7 @@ class _Grid:
 
     def sums(self, planes: Array) -> Array:
         """Return K times `planes`, in `result`; its frame holds arbitrary finite numbers."""
-        line, step = planes.reshape(-1), planes.shape[-1]
-        result, spare = self.result.reshape(-1)[: line.size], self.spare.reshape(-1)[: line.size]
-        # sums of two neighbours: along the row, and again, along the column, and again, which ends on the centre
-        np.add(line[:-1], line[1:], out=spare[1:])
-        np.add(spare[1:-1], spare[2:], out=result[1:-1])
-        np.add(result[:-step], result[step:], out=spare[step:])
-        np.add(spare[step:-step], spare[2 * step :], out=result[step:-step])
-        return self.result[: len(planes)]
+        return _sums(planes, self.result[: len(planes)], self.spare[: len(planes)])
 
     def gathered(self, planes: Array) -> Array:
         """Return what the coarser cells gather of `planes`, the transpose of `interpolated`: a view of `result`."""
@@ -231,6 +264,18 @@ class _Grid:
         return self.sums(self.lattice)
 
 
+def _sums(planes: Array, result: Array, spare: Array) -> Array:
+    """Return K times framed planes, in `result`; its frame holds arbitrary finite numbers, if it held finite ones."""
+    step = planes.shape[-1]
+    line, result_line, spare_line = planes.reshape(-1), result.reshape(-1), spare.reshape(-1)
+    # sums of two neighbours: along the row, and again, along the column, and again, which ends on the centre
+    np.add(line[:-1], line[1:], out=spare_line[1:])
+    np.add(spare_line[1:-1], spare_line[2:], out=result_line[1:-1])
+    np.add(result_line[:-step], result_line[step:], out=spare_line[step:])
+    np.add(spare_line[step:-step], spare_line[2 * step :], out=result_line[step:-step])
+    return result
+
+
 def _grids(channels: int, holes: Array, dtype: DType) -> list[_Grid]:
     """Return the levels for the missing pixels of a window, finest first."""
     known = np.pad((~holes).astype(dtype), 1)
@@ -239,21 +284,22 @@ def _grids(channels: int, holes: Array, dtype: DType) -> list[_Grid]:
     while prod(grids[-1].size) > FEW:
         fine = grids[-1]
         reached = fine.gathered(fine.mask[None])[0] > 0
-        grids.append(_Grid(channels, reached, fine.gathered(fine.pinned[None])[0] * fine.passing))
+        grids.append(_Grid(channels, reached, fine.gathered(fine.pinned[None])[0] / (4 * fine.thinning)))
     return grids
 
 
 def _inverse(grid: _Grid) -> Array:
-    """Return the inverse of a grid's whole matrix, the identity where M is 0."""
+    """Return the inverse of a grid's whole matrix, zero where M is."""
     along = [2 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1) for n in grid.size]
     mask = grid.cells(grid.mask).reshape(-1).astype(np.float64)
-    matrix = np.diag(grid.cells(grid.diagonal).reshape(-1) + 1 - mask) - np.outer(mask, mask) * np.kron(*along)
-    inverse: Array = np.linalg.inv(matrix).astype(grid.mask.dtype)
+    both = np.outer(mask, mask)
+    matrix = np.diag(grid.cells(grid.diagonal).reshape(-1) + 1 - mask) - both * np.kron(*along)
+    inverse: Array = (np.linalg.inv(matrix) * both).astype(grid.mask.dtype)
     return inverse
 
 
 def _cycle(grids: list[_Grid], inverse: Array) -> Array:
-    """Return about what the finest matrix makes the residual of: a symmetric V-cycle with Jacobi relaxation."""
+    """Return nearly what the finest matrix makes the residual of: a symmetric V-cycle with Jacobi relaxation."""
     fine, *coarser = grids
     if not coarser:
         residual, correction = fine.cells(fine.residual), fine.cells(fine.correction)
@@ -261,41 +307,64 @@ def _cycle(grids: list[_Grid], inverse: Array) -> Array:
         return fine.correction
     np.multiply(fine.residual, fine.relaxing, out=fine.correction)
     left = fine.sums(fine.correction)
-    left -= np.multiply(fine.correction, CENTRE, out=fine.spare)  # the residual is (E - 4) times the correction
+    left -= np.multiply(fine.correction, fine.own, out=fine.spare)  # the residual was (E - own) times the correction
     left *= fine.mask
     coarse = coarser[0]
-    np.multiply(fine.gathered(left), fine.passing, out=coarse.cells(coarse.residual))
+    np.multiply(fine.gathered(left), 1 / (4 * fine.thinning), out=coarse.cells(coarse.residual))
     step = fine.interpolated(coarse.cells(_cycle(coarser, inverse)) * (OVERSHOOT / 4))
     step *= fine.mask
     fine.correction += step
     swept = fine.sums(fine.correction)
-    swept -= np.multiply(fine.correction, CENTRE, out=fine.spare)
+    swept -= np.multiply(fine.correction, fine.own, out=fine.spare)
     swept += fine.residual
-    return np.multiply(swept, fine.relaxing, out=fine.correction)
+    np.multiply(swept, fine.relaxing, out=fine.correction)
+    return fine.correction
 
 
-def _conjugate_gradients(grids: list[_Grid], largest: float) -> tuple[Array, bool]:
-    """Solve for the finest residual, until a cycle's correction is nowhere beyond `largest`; tell whether that came."""
-    finest, inverse = grids[0], _inverse(grids[-1])
-    residual, direction, spare = finest.residual, finest.direction, finest.spare
-    found = np.zeros_like(residual)
-    energy = np.float64(0)
+def _solve(grids: list[_Grid], values: Array, largest: float) -> bool:
+    """
+    Find the missing values, float64 and zero before, to within `largest`; tell whether that was reached.
+
+    By rounding, conjugate gradients drift away from the true residual. So what they find is added up in float64 and the
+    residual of the sum solved for again, until what that finds is small.
+    """
+    finest = grids[0]
+    inverse = _inverse(grids[-1])
+    residual, spare = _MEMORY.zeros((2, *values.shape), FLOAT64)
+    found, direction = _MEMORY.zeros((2, *values.shape), finest.residual.dtype)
+    for goal in (FIRST * largest, *[largest] * MORE):
+        _sums(values, residual, spare)
+        residual -= np.multiply(values, finest.diagonal, out=spare)
+        np.multiply(residual, finest.mask, out=finest.residual, casting="same_kind")
+        if not _conjugate_gradients(grids, inverse, goal, found, direction):
+            return False
+        values += found
+        if goal == largest and max(-found.min(), found.max()) <= DRIFT * largest:
+            return True
+    return False
+
+
+def _conjugate_gradients(grids: list[_Grid], inverse: Array, largest: float, found: Array, direction: Array) -> bool:
+    """Find what the finest residual asks for, until a cycle adds nowhere more than `largest`; tell whether that came."""
+    finest = grids[0]
+    residual, spare = finest.residual, finest.spare
+    found[:] = direction[:] = 0
+    energy = residual.dtype.type(0)
     for _ in range(MAX_CYCLES):
         correction = _cycle(grids, inverse)
         if max(-correction.min(), correction.max()) <= largest:
             found += correction
-            return found, True
+            return True
         before, energy = energy, np.dot(residual.reshape(-1), correction.reshape(-1))
         if before:
             direction *= energy / before
         direction += correction
-        image = finest.sums(direction)
-        image *= finest.mask
+        image = finest.sums(direction)  # right where pixels are missing; elsewhere nothing reads the residual
         np.subtract(np.multiply(direction, finest.diagonal, out=spare), image, out=image)
         step = energy / np.dot(direction.reshape(-1), image.reshape(-1))
         found += np.multiply(direction, step, out=spare)
         residual -= np.multiply(image, step, out=spare)
-    return found, False
+    return False
 
 
 def _on_gpu(
@@ -306,7 +375,7 @@ def _on_gpu(
     height, width = missing.shape[1:]
     channels = prod(shape[1:]) // (height * width)
     imputed = gpu.empty(shape, dtype)
-    rooms = [gpu.empty(shape, np.dtype(np.float64)) for _ in range(4)]
+    rooms = [gpu.empty(shape, FLOAT64) for _ in range(4)]
     rows = gpu.empty((1,), INT64) if which is None else gpu.contiguous(which, INT64)  # not read where rows are paired
     arguments = (
         *(gpu.contiguous(images, dtype), gpu.contiguous(missing, np.dtype(bool)), rows, imputed, *rooms),

@@ -17,6 +17,7 @@ from .files import read_text
 
 __all__ = ["Annotation", "Marked", "read_annotation"]
 
+MAX_SIDE = 2**31  # what formats of pictures can say
 MAX_BYTES = 4_000_000  # a picture with 10,000 boxes has 3 MB
 
 
@@ -94,6 +95,8 @@ def read_annotation(path: str | os.PathLike[str]) -> Annotation:
     try:
         things = tuple(_thing(item) for item in root.iterfind("object"))
         size = (int(float(root.findtext("size/height") or 0)), int(float(root.findtext("size/width") or 0)))
+        if max(size) >= MAX_SIDE:
+            raise ValueError(f"no picture has {size[1]} x {size[0]} pixels")
     except (ValueError, OverflowError) as error:
         raise InputError(f"{what}: {error}; want <object> with <name> and <bndbox> of four numbers") from error
     return Annotation((root.findtext("filename") or "").strip(), size, things)

@@ -49,7 +49,8 @@ def class_indices(
         imagenet_index...) whose other columns are names, ``.json`` with such a mapping, a list, ``{index: name}`` or Keras'
         ``{index: [WordNet id, name]}``, or ``.txt`` with one class a line, WordNet ids before names. "sorted": names in
         alphabetical order are classes 0, 1, ... as in torchvision's ImageFolder. Absent: names that are numbers are
-        indices, exactly 1000 WordNet ids are ImageNet's classes in their order, and any others need `order`.
+        indices, and any others need `order`. Exactly 1000 WordNet ids are ImageNet's classes in their order, where the
+        map knows no such ids.
     order : sequence of str, optional
         The data set's own order of its classes, which holds where `labels` is absent.
 
@@ -76,6 +77,8 @@ def class_indices(
     if labels is None:
         return _plain(wanted, order)
     known, model = _read(labels)
+    if _is_imagenet(wanted) and not any(WNID.fullmatch(name) for name in known):
+        return _plain(wanted, None)
     folded: dict[str, set[int | None]] = {}
     for name, index in known.items():
         folded.setdefault(normalise(name), set()).add(index)
@@ -89,7 +92,7 @@ def class_indices(
             found[name] = next(iter(near))
         else:
             try:
-                found[name] = find_label(name, model, len(model)) if model else _number(name)
+                found[name] = _named(name, model)
             except TargetError:
                 missing.append(name)
     if missing:
@@ -143,7 +146,7 @@ def _plain(wanted: list[str], order: Sequence[str] | None) -> dict[str, int | No
         raise TargetError(f"no class of the data set is called {unknown[0]!r}; give a map from its classes to indices")
     if all(_is_number(name) for name in wanted):
         return {name: int(name) for name in wanted}
-    if len(wanted) == 1000 and all(WNID.fullmatch(name) for name in wanted):
+    if _is_imagenet(wanted):
         return {name: index for index, name in enumerate(wanted)}  # ILSVRC's classes are numbered in this order
     shown = ", ".join(repr(name) for name in wanted[:5])
     raise TargetError(
@@ -172,7 +175,7 @@ def _from_mapping(pairs: Mapping[Any, Any], what: str) -> dict[str, int | None]:
     """Check a map from name to index."""
     found: dict[str, int | None] = {}
     for name, index in pairs.items():
-        is_index = isinstance(index, int | np.integer) and not isinstance(index, bool) and index >= 0
+        is_index = isinstance(index, int | np.integer) and not isinstance(index, bool) and 0 <= index < 2**31
         if not (index is None or is_index):
             raise TargetError(
                 f"{what}: class {name!r} must have an index from 0, or null to leave it out; got {index!r}"
@@ -258,13 +261,18 @@ def _from_rows(rows: Sequence[tuple[Any, list[str]]], what: str) -> tuple[dict[s
     return {name: index for name, index in known.items() if name not in twice}, labels
 
 
+def _is_imagenet(wanted: list[str]) -> bool:
+    """Tell whether these are the 1000 WordNet ids of a model of ImageNet."""
+    return len(wanted) == 1000 and all(WNID.fullmatch(name) for name in wanted)
+
+
 def _is_number(text: str) -> bool:
     """Tell whether a text is a class index."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _number(text: str) -> int:
-    """Return the index that a text is."""
-    if not _is_number(text):
-        raise TargetError(f"no class is called {text!r}")
-    return int(text)
+def _named(text: str, model: tuple[str, ...]) -> int:
+    """Return the class of the model that a text means; beside a map alone, a number means nothing either."""
+    if not model:
+        raise TargetError(f"the class map has no {text!r}")
+    return find_label(text, model, len(model))

@@ -136,6 +136,8 @@ def _tables(data: dict[str, Any], path: Path) -> tuple[dict[int, str], dict[int,
             )
             for item in data["images"]
         }
+        if any(max(size) >= 2**31 for _, size in images.values()):
+            raise ValueError("a picture's height or width is beyond any format's")
         for item in data["annotations"]:
             x, y, width, height = (float(number) for number in item["bbox"])
             item["bbox"] = (x, y, x + width, y + height)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -137,15 +137,15 @@ def relative_name(name: str, what: str) -> str:
     >>> relative_name("./cats//1.jpg", "row 2")
     'cats/1.jpg'
     """
-    windows = PureWindowsPath(name)
-    if windows.drive or windows.root or name.startswith("/"):
+    path = name.replace("\\", "/")
+    if path.startswith("/") or path[1:2] == ":":  # a drive of Windows
         raise InputError(f"{what}: {name!r} is an absolute path; give one relative to the data set's folder")
-    path = PurePosixPath(name.replace("\\", "/"))
-    if ".." in path.parts or "\0" in name:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name:
         raise InputError(f"{what}: {name!r} leads out of the data set's folder; every file must lie under it")
-    if not path.parts:
+    if not parts:
         raise InputError(f"{what}: the file's name is empty")
-    return str(path)
+    return "/".join(parts)
 
 
 def locate(root: str, name: str) -> str:

@@ -11,11 +11,11 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -49,6 +49,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {  # what a column means: the names it 
     "width": ("width",),
     "height": ("height",),
 }
+
+
+_Rows: TypeAlias = Callable[[list[str]], Iterator[Mapping[str, Any]]]  # from names of columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,11 @@ def manifest(
     reader = readers.get(source.suffix.lower())
     if reader is None:
         raise InputError(f"a manifest is a .csv or .parquet file; got {str(source)!r}")
-    header, records = reader(source)
+    header, read = reader(source)
     chosen = _choose(header, columns or {}, repr(str(source)))
     rows = [
         row
-        for number, record in enumerate(records, 1)
+        for number, record in enumerate(read(list(chosen.values())), 1)
         if (row := _row(record, chosen, only, f"{source.name} row {number}")) is not None
     ]
     if not rows:
@@ -138,11 +141,11 @@ def manifest(
     )
 
 
-def _from_csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
-    """Return the header and the rows of a CSV table."""
+def _from_csv(path: Path) -> tuple[list[str], _Rows]:
+    """Return the header of a CSV table, and what reads its rows."""
     reader = csv.DictReader(io.StringIO(read_text(path, "the manifest"), newline=""), strict=True)
 
-    def rows() -> Iterator[Mapping[str, Any]]:
+    def rows(_: list[str]) -> Iterator[Mapping[str, Any]]:
         try:
             for row in reader:
                 if None in row or None in row.values():
@@ -157,11 +160,11 @@ def _from_csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
         header = list(reader.fieldnames or [])
     except csv.Error as error:
         raise InputError(f"{str(path)!r}: not a CSV table ({error})") from error
-    return header, rows()
+    return header, rows
 
 
-def _from_parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
-    """Return the columns and the rows of a Parquet table."""
+def _from_parquet(path: Path) -> tuple[list[str], _Rows]:
+    """Return the columns of a Parquet table, and what reads some of them."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -170,19 +173,17 @@ def _from_parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
     try:
         table = parquet.ParquetFile(str(path))
         header = list(table.schema_arrow.names)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, LookupError, pyarrow.ArrowException) as error:  # damaged names are ValueErrors
         raise InputError(f"cannot read the manifest {str(path)!r}: {' '.join(str(error).split())[:200]}") from error
-    known = {normalise(name) for names in COLUMNS.values() for name in names}
 
-    def rows() -> Iterator[Mapping[str, Any]]:
-        wanted = [name for name in header if normalise(name) in known] or None
+    def rows(wanted: list[str]) -> Iterator[Mapping[str, Any]]:
         try:
             for batch in table.iter_batches(batch_size=4096, columns=wanted):
                 yield from batch.to_pylist()
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, LookupError, pyarrow.ArrowException) as error:  # damaged names are ValueErrors
             raise InputError(f"cannot read the manifest {str(path)!r}: {' '.join(str(error).split())[:200]}") from error
 
-    return header, rows()
+    return header, rows
 
 
 def _choose(header: Sequence[str], columns: Mapping[str, str], what: str) -> dict[str, str]:

@@ -158,6 +158,8 @@ def _index(path: str, shard: int) -> list[_Entry]:
             headers: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
             while (member := tar.next()) is not None:
                 headers.clear()  # tarfile keeps every one otherwise: 1 kB a member
+                if member.size < 0:  # the next header would be an earlier one, for ever
+                    raise InputError(f"{path!r}: member {member.name!r} has a negative size; the archive is damaged")
                 if member.isdir():
                     continue
                 name = _checked(member, path)
@@ -180,7 +182,7 @@ def _index(path: str, shard: int) -> list[_Entry]:
         raise InputError(
             f"{path!r} cannot be read as an uncompressed tar ({error}); unpack a .tar.gz, copy a cut one again"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"cannot index the shard {path!r}: {getattr(error, 'strerror', None) or error}") from error
     for key, label in labels_from_json.items():
         entries[key].label = entries[key].label or label
@@ -215,7 +217,7 @@ def _describe(entry: _Entry, data: Any, labels: dict[str, str], what: str) -> No
     boxes: Any = next((data[key] for key in _BOXES if data.get(key)), [])
     try:
         entry.boxes = [[float(number) for number in box] for box in boxes]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         entry.boxes = [[]]
     if any(len(box) != 4 for box in entry.boxes):
         raise InputError(f"{what}: boxes must be lists of x0, y0, x1, y1; got {boxes!r:.80}")

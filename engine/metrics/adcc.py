@@ -208,8 +208,8 @@ def adcc_of_means(average_drop: Any, coherency: Any, complexity: Any) -> float |
 
     Examples
     --------
-    >>> round(adcc_of_means(0.6642, 0.6920, 0.1565), 4)
-    0.5352
+    >>> round(adcc_of_means(0.3288, 0.8934, 0.2633), 4)
+    0.7563
     """
     given = {"average_drop": average_drop, "coherency": coherency, "complexity": complexity}
     drop, coh, compl = (_fraction(name, value) for name, value in given.items())

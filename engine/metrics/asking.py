@@ -100,7 +100,9 @@ def ask(
         log_p, log_rest, hit = (on_host(values) for values in found)
         if np.isnan(log_p).any():
             change = part[int(of[np.isnan(log_p)][0])].change
-            raise NumericError(f"the model gave NaN or infinite logits for {change}: check its weights, or run it in float32")
+            raise NumericError(
+                f"the model gave NaN or infinite logits for {change}: check its weights, or run it in float32"
+            )
         for place, row in enumerate(part):
             mine = of == place
             sheet = sheets[_key(row)]

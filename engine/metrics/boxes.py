@@ -491,6 +491,7 @@ SALIENCY = register(
                 np.inf,
                 "log area of the map's box, less log p there",
             ),
+            Field("saliency_metric.area", "neither", 0, 1, "share of the picture in the map's box", percent=True),
         ),
         variants=("casme",),
         values=saliency_values,

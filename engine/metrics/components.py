@@ -142,8 +142,8 @@ def outlines(ranks: npt.NDArray[Any]) -> Boxes:
     names, upper, lower = _labels(filled, 8)
     left = np.maximum(filled.start[upper], filled.start[lower])
     right = np.minimum(filled.stop[upper], filled.stop[lower])
-    uneven = (filled.start[upper] != filled.start[lower]) + 0.0 + (filled.stop[upper] != filled.stop[lower])
-    strip = np.where(right > left, right - left - 1 + uneven / 2, 0.0)  # of the polygon, between two rows of centres
+    ends = (filled.start[upper] != filled.start[lower]) * 0.5 + (filled.stop[upper] != filled.stop[lower]) * 0.5
+    strip = right - left - 1 + ends  # of the polygon between two rows of centres; 0 where two runs touch at a corner
     area = np.bincount(upper, strip, minlength=len(filled.row)).astype(np.float64)
     return _boxes(filled, names, area)
 

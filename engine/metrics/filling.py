@@ -23,7 +23,6 @@ from ..methods.arrays import namespace
 from ..noise import standard_normal
 from .changes import Change, Clean, Cropped, Imputed, Masked, Order, Shifted, Substrate, Swapped, Whole
 from .cropping import crop_and_resize, largest_box
-from .cropping import crop_and_resize, largest_box
 from .model import Model, hidden_of
 from .shifting import shift_of
 
@@ -289,7 +288,9 @@ def _fill_swapped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
     for (method, order, substrate), group in groupby(rows, key=how):
         part = list(group)
         which = _images(pictures, part)
-        start, stop = (asarray(np.array([getattr(row.change, at) for row in part], np.int64)) for at in ("start", "stop"))
+        start, stop = (
+            asarray(np.array([getattr(row.change, at) for row in part], np.int64)) for at in ("start", "stop")
+        )
         kernels.fill_swapped(
             buffer[place : place + len(part)],
             pictures.x,

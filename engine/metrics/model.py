@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..device import on_host
 from ..errors import InputError, ShapeError
-from ..explainer import MASK_SPACES, Explainer
+from ..explainer import Explainer
 from ..methods.arrays import namespace
 from ..planner import Job, Planner
 
@@ -141,7 +141,9 @@ def model_of(given: Judged) -> Model:
         )
     if callable(given):
         return Model(given)
-    raise InputError(f"a model must be a camrt.Explainer or a function from inputs to logits; got {type(given).__name__}")
+    raise InputError(
+        f"a model must be a camrt.Explainer or a function from inputs to logits; got {type(given).__name__}"
+    )
 
 
 def logits_of(model: Model, x: Array) -> Array:
@@ -189,12 +191,5 @@ def hidden_of(model: Model, mask_space: str, x: Array) -> Array:
     -------
     ndarray
         Broadcastable to the inputs.
-
-    Raises
-    ------
-    InputError
-        If there is no such mask space.
     """
-    if mask_space not in MASK_SPACES:
-        raise InputError(f"mask_space must be one of {', '.join(MASK_SPACES)}; got {mask_space!r}")
     return model.constant((0.0,) if mask_space == "normalised" else model.black, x)

@@ -61,7 +61,9 @@ def checked_heatmaps(heatmaps: Any, size: tuple[int, int] | None = None) -> Arra
     maps = maps if maps.dtype == np.float64 else maps.astype(np.float32)
     maps = maps[None] if maps.ndim == 2 else maps
     if size is not None and maps.shape[1:] != size:
-        raise ShapeError(f"heatmaps must be as large as the model's input, {size}; got {maps.shape[1:]}: resize them first")
+        raise ShapeError(
+            f"heatmaps must be as large as the model's input, {size}; got {maps.shape[1:]}: resize them first"
+        )
     low, high = float(maps.min()), float(maps.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise NumericError("heatmaps must be finite; some hold NaN or infinity")
@@ -118,7 +120,7 @@ def judged(
 
 
 def judge(
-    metrics: Sequence[str],
+    metrics: Sequence[str | Choice[Metric]],
     model: Judged | None,
     x: Array | None,
     heatmaps: Any,
@@ -133,8 +135,8 @@ def judge(
 
     Parameters
     ----------
-    metrics : sequence of str
-        ``id[:variant][,name=value...]`` each.
+    metrics : sequence of str or Choice
+        ``id[:variant][,name=value...]`` each, or what `camrt.choices.choose` made of that.
     model : Model, Explainer, callable or None
         Who is asked; None where no metric needs a model.
     x : ndarray, shape (N, ...), or None
@@ -168,7 +170,10 @@ def judge(
     -----
     Cost: the forwards of `camrt.metrics.plan.plan_of`, and one for each clean input.
     """
-    return _judged(choose(metrics, resolve, validate), model, x, heatmaps, classes, ground, explain, mask_space)
+    words = [metric for metric in metrics if not isinstance(metric, Choice)]
+    chosen = iter(choose(words, resolve, validate) if words or not metrics else ())
+    choices = [metric if isinstance(metric, Choice) else next(chosen) for metric in metrics]
+    return _judged(choices, model, x, heatmaps, classes, ground, explain, mask_space)
 
 
 def named(choice: Choice[Metric], values: Mapping[str, Array]) -> dict[str, Array]:
@@ -237,7 +242,7 @@ def _judged(
     heat = namespace(x).asarray(heat)
     pictures = Pictures(x, [heat], content_ids(x), asked, mask_space)
     clean = scores_of(logits, given)
-    wanted = (*plan.scored, *(change for change in plan.again if not isinstance(change, Randomised)))
+    wanted = [change for change in (*plan.scored, *plan.again) if not isinstance(change, Clean | Randomised)]
     scores = plan.by_name({**ask(pictures, given, [wanted])[0], Clean(): clean})
     again = plan.by_name(_again(plan.again, pictures, given, explain, choices))
     case = _case(heat, given, x, ground, pictures, scores, again)
@@ -254,7 +259,9 @@ def _again(
     """Have changed pictures explained."""
     if changes and explain is None:
         who = next(choice.row.id for choice in choices if choice.row.again is not None)
-        raise InputError(f"{who} explains changed pictures; give explain, a function (x, classes) -> heatmaps (N, H, W)")
+        raise InputError(
+            f"{who} explains changed pictures; give explain, a function (x, classes) -> heatmaps (N, H, W)"
+        )
     found: dict[Change, Again] = {}
     for change in changes:
         assert explain is not None
@@ -306,7 +313,7 @@ def _classes(classes: Any, logits: Array) -> npt.NDArray[np.int64]:
     given = np.asarray(classes)
     if given.shape != (len(logits),) or given.dtype.kind not in "iu":
         raise TargetError(f"classes must be one integer an image, ({len(logits)},); got {given.dtype} {given.shape}")
-    if given.size and not (0 <= given.min() and given.max() < max(2, logits.shape[1])):
+    if given.size and not (given.min() >= 0 and given.max() < max(2, logits.shape[1])):
         raise TargetError(f"classes must lie in 0..{logits.shape[1] - 1}; got {given.min()} to {given.max()}")
     return given.astype(np.int64)
 

@@ -3,7 +3,8 @@ What an evaluation will run, known before anything runs.
 
 In: the chosen metrics, how many methods there are, and the size of the maps. Out: the changes each map needs scored and
 explained again, deduplicated over metrics, and the forwards they cost. The clean picture's logits come with its
-explanation; where a changed picture is explained again, its logits come with that, so it is not scored as well.
+explanation; where a changed picture is explained again, its logits come with that, so it is not scored as well. Two runs
+are compared only if one program made both: where masked pictures are scored, the clean one is scored beside them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..choices import Choice
+from ..errors import InputError
+from ..explainer import MASK_SPACES
 from .asking import is_common
-from .changes import Change, Clean, Randomised, depends_on_map, settled
+from .changes import Change, Clean, Masked, Randomised, depends_on_map, settled
 from .table import Metric
 
 __all__ = ["Plan", "plan_of"]
@@ -125,7 +128,9 @@ class Plan:
             Two lines.
         """
         forwards, saved = self.forwards(images, methods, batches), images * methods * self.asked
-        per_map = f"{self.by_map} for each image and method, {self.by_image} for each image, {self.by_batch} for each batch"
+        per_map = (
+            f"{self.by_map} for each image and method, {self.by_image} for each image, {self.by_batch} for each batch"
+        )
         return (
             f"{images} images x {methods} methods x {len(self.metrics)} metrics: {self.explanations(images, methods)} "
             f"explanations and {forwards} forwards of changed pictures ({per_map})\n"
@@ -150,7 +155,14 @@ def plan_of(metrics: Sequence[Choice[Metric]], size: tuple[int, int], mask_space
     -------
     Plan
         Every change once.
+
+    Raises
+    ------
+    InputError
+        If there is no such mask space.
     """
+    if mask_space not in MASK_SPACES:
+        raise InputError(f"mask_space must be one of {', '.join(MASK_SPACES)}; got {mask_space!r}")
     names: dict[Change, Change] = {}
     scored: dict[Change, None] = {}
     again: dict[Change, None] = {}
@@ -164,4 +176,8 @@ def plan_of(metrics: Sequence[Choice[Metric]], size: tuple[int, int], mask_space
         scored |= dict.fromkeys(names[change] for change in changes)
         again |= dict.fromkeys(names[change] for change in repeated)
     left = [change for change in scored if change not in again and change != Clean()]
+    if any(
+        isinstance(change, Masked) for change in left
+    ):  # of a map of ones: equal to the clean picture to the last bit
+        left.append(Clean())
     return Plan(tuple(metrics), tuple(left), tuple(again), asked, names)

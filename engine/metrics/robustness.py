@@ -336,6 +336,7 @@ MAX_SENSITIVITY = register(
             Field(
                 "max_sensitivity.mean", "lower", 0, np.inf, "mean change of the map under noise, relative to the map"
             ),
+            Field("max_sensitivity.all_zero", "neither", 0, 1, "maps that are all zero, divided by 1", percent=True),
         ),
         variants=("captum", "quantus"),
         values=sensitivity_values,

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from ..errors import MethodError
 from ..methods.table import Option
 from ..words import match, normalise, offer
-from .case import Case
 from .changes import Change
 
 __all__ = ["METRICS", "Field", "Metric", "Need", "register", "resolve", "validate"]

@@ -14,7 +14,10 @@ HEADS = {  # metric -> field, better, percent
     "adcc": ("adcc", "higher", True),
     "deletion-polycam-steps28": ("deletion", "lower", False),
 }
-FURTHER = {"adcc": ("adcc.per_image_mean", "higher", True), "deletion-polycam-steps28": ("deletion.ties", "neither", False)}
+FURTHER = {
+    "adcc": ("adcc.per_image_mean", "higher", True),
+    "deletion-polycam-steps28": ("deletion.ties", "neither", False),
+}
 
 
 def figure(method: str, metric: str, value: float, half: float = 0.01, *, further: bool = False) -> Figure:
@@ -42,7 +45,9 @@ def example(methods: tuple[str, ...] = ("gradcam", "scorecam-torchcam-0.2", "fak
         if a != b
     )
     curves = tuple(
-        Curve(m, "deletion-polycam-steps28", "deletion.curve", *(line(0.9 - 0.02 * i + d) for d in (0, -0.05, 0.05)), 57)
+        Curve(
+            m, "deletion-polycam-steps28", "deletion.curve", *(line(0.9 - 0.02 * i + d) for d in (0, -0.05, 0.05)), 57
+        )
         for i, m in enumerate(methods)
     )
     return summary(figures, wins, curves)

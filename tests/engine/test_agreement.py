@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from camrt.agreement import agreement, area, blurred, cosine, curve, rank_correlation, top_overlap
+from camrt.agreement import agreement, cosine, rank_correlation, top_overlap
 from camrt.errors import MethodError, ShapeError
 
 Array = np.ndarray[Any, Any]
@@ -65,74 +65,3 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         cosine(np.array([[np.nan]]), np.array([[1.0]]))
     with pytest.raises(MethodError, match="share"):
         top_overlap(np.eye(2), np.eye(2), 0)
-
-
-def test_the_area_is_the_trapezoids() -> None:
-    y = np.random.default_rng(1).random(30)
-    np.testing.assert_allclose(area(y), np.trapezoid(y, dx=1 / 29), rtol=1e-12)
-    assert area(np.ones(8)) == 1
-    with pytest.raises(ShapeError, match="two points"):
-        area([1.0])
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_curves_change_the_highest_pixels_first(channels_last: bool) -> None:
-    """With the probability the mean of the input, deleting the largest of 0..n-1 first leaves a sum in closed form."""
-    n, steps = 60, 12
-    heat = np.random.default_rng(2).permutation(n).reshape(6, 10).astype(np.float32)
-    x = np.stack([heat, heat], axis=-1 if channels_last else 0).astype(np.float32)
-    got = curve(
-        lambda batch: batch.reshape(len(batch), -1).mean(1),
-        x,
-        np.zeros_like(x),
-        heat,
-        steps=steps,
-        channels_last=channels_last,
-    )
-    left = n - np.arange(steps + 1) * (n // steps)  # pixels 0 .. left - 1 remain
-    np.testing.assert_allclose(got, left * (left - 1) / 2 / n, rtol=1e-6)
-
-
-def test_steps_that_do_not_divide_the_pixels_end_at_the_end() -> None:
-    x, end = np.ones((1, 5, 5)), np.zeros((1, 5, 5))
-    got = curve(lambda batch: batch.mean((1, 2, 3)), x, end, np.arange(25.0).reshape(5, 5), steps=4)  # 7 pixels each
-    np.testing.assert_allclose(got, [1, 18 / 25, 11 / 25, 4 / 25, 0])
-
-
-def test_equal_pixels_change_in_raster_order() -> None:
-    seen: list[Array] = []
-
-    def probability(batch: Array) -> Array:
-        seen.append(batch)
-        return np.zeros(len(batch))
-
-    curve(probability, np.zeros((1, 2, 2)), np.ones((1, 2, 2)), np.zeros((2, 2)), steps=4)
-    assert np.concatenate(seen)[:, 0].reshape(5, 4).tolist() == [[1.0] * k + [0.0] * (4 - k) for k in range(5)]
-
-
-def test_curves_refuse_what_does_not_fit() -> None:
-    x = np.zeros((3, 4, 5))
-    with pytest.raises(MethodError, match="steps"):
-        curve(lambda b: b, x, x, np.zeros((4, 5)), steps=0)
-    with pytest.raises(ShapeError, match="heatmap's size"):
-        curve(lambda b: b, x, x, np.zeros((5, 4)))
-
-
-def test_the_blur_is_the_one_of_the_authors_code(rng: np.random.Generator) -> None:
-    """A single point filtered in a window of 11, then a convolution with zeros around."""
-    ndimage = pytest.importorskip("scipy.ndimage")
-    point = np.zeros((11, 11))
-    point[5, 5] = 1
-    kernel = ndimage.gaussian_filter(point, 5)
-    x = rng.normal(size=(3, 20, 17)).astype(np.float32)
-    want = np.stack([ndimage.convolve(plane.astype(np.float64), kernel, mode="constant") for plane in x])
-    np.testing.assert_allclose(blurred(x), want, atol=1e-6)
-    np.testing.assert_allclose(blurred(np.moveaxis(x, 0, -1), channels_last=True), np.moveaxis(want, 0, -1), atol=1e-6)
-
-
-def test_a_blurred_picture_of_whole_numbers_stays_one() -> None:
-    x = np.full((1, 31, 31), 200, np.uint8)
-    got = blurred(x)
-    assert got.dtype == np.uint8
-    assert (got[:, 5:-5, 5:-5] == 200).all()  # the window's mass is 1; zeros come in at the border
-    assert (got[:, 0] < 200).all()

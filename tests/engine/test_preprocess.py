@@ -185,13 +185,20 @@ def test_boxes_follow_resize_and_crop() -> None:
 def test_masks_follow_as_pillows_nearest_neighbour(
     height: int, width: int, rows: int, columns: int, resize: str, seed: int
 ) -> None:
-    """Oracle: the mask as a picture, resized with NEAREST and pasted where `fit` pastes."""
+    """
+    Oracle: the mask as a picture, resized with NEAREST and pasted where `fit` pastes.
+
+    Where a centre falls on the border of two pixels, Pillow's sum of rounded steps takes either; those are left out.
+    """
     frame = Preprocess("custom", (rows, columns), resize=resize).frame(height, width)
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
     image = Image.fromarray(mask.astype(np.uint8) * 255).resize(frame.resized[::-1], Image.Resampling.NEAREST)
     window = Image.new("L", (columns, rows), 0)
     window.paste(image, (-frame.left, -frame.top))
-    np.testing.assert_array_equal(frame.mask(mask), np.asarray(window) > 0)
+    row_ties = (2 * (np.arange(rows) + frame.top) + 1) * height % (2 * frame.resized[0]) == 0
+    column_ties = (2 * (np.arange(columns) + frame.left) + 1) * width % (2 * frame.resized[1]) == 0
+    sure = np.ix_(~row_ties, ~column_ties)
+    np.testing.assert_array_equal(frame.mask(mask)[sure], (np.asarray(window) > 0)[sure])
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

@@ -12,9 +12,7 @@ PARTS = ("average_drop", "coherency", "complexity")
 
 def row(table: str, net: str, method: str, data: str | None = None) -> ReferenceRow:
     """Return the only row of that network and method."""
-    (found,) = [
-        r for r in REFERENCES[table].rows if (r.net, r.method) == (net, method) and data in (None, r.data)
-    ]
+    (found,) = [r for r in REFERENCES[table].rows if (r.net, r.method) == (net, method) and data in (None, r.data)]
     return found
 
 

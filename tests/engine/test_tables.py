@@ -57,7 +57,9 @@ def test_csv_is_read_back_exactly() -> None:
 def test_csv_leaves_a_cell_empty_where_there_is_no_number_and_quotes_what_it_must() -> None:
     odd = Figure('a,"b"\n', "insertion", "insertion", math.nan, math.nan, 0.5, 1, None, "higher", False)
     (row,) = csv.DictReader(io.StringIO(csv_of(summary([odd]))))
-    assert row["method"] == 'a,"b"\n' and (row["value"], row["low"], row["std"]) == ("", "", "") and row["high"] == "0.5"
+    assert (
+        row["method"] == 'a,"b"\n' and (row["value"], row["low"], row["std"]) == ("", "", "") and row["high"] == "0.5"
+    )
 
 
 def test_json_is_read_back_exactly() -> None:
@@ -175,7 +177,8 @@ def test_latex_escapes_what_it_would_take_for_commands() -> None:
     made = summary(of("average_drop", 0.1))
     odd = summary([dataclasses.replace(f, method=r"a_b&c%#${}~^\<>") for f in made.figures])
     assert (
-        r"a\_b\&c\%\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{} & " in latex_of(odd)
+        r"a\_b\&c\%\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{} & "
+        in latex_of(odd)
     )
 
 

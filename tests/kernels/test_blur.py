@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from camrt.agreement import blurred
 from camrt.errors import InputError, ShapeError
 from camrt.kernels import box_blur, gaussian_blur, rise_blur
 
@@ -166,17 +165,6 @@ def test_rises_blur_equals_scipys_filter_of_a_point_and_a_padded_convolution(
     inside = np.zeros((1, 1, 2 * size + 1, 2 * size + 1))
     inside[0, 0, size, size] = 1
     assert_allclose(rise_blur(inside, size, sigma).sum(), 1, rtol=1e-12)  # no mass is lost away from the border
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_rises_blur_is_the_one_that_heatmaps_are_compared_with(
-    dtype: str, channels_last: bool, rng: np.random.Generator
-) -> None:
-    image = rng.normal(size=(30, 41, 3) if channels_last else (3, 30, 41)).astype(dtype)
-    layout: Any = "channels_last" if channels_last else "channels_first"
-    want = blurred(image, channels_last=channels_last)
-    assert_allclose(rise_blur(image[None], layout=layout)[0], want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 3, 9, 45])

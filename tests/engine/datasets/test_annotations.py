@@ -43,6 +43,7 @@ LAUGHS = (
         (TEXT.replace("<name>dog</name>", "").encode(), "no name"),
         (TEXT.replace("3.5", "three").encode(), "three"),
         (TEXT.replace("<width>8", "<width>1e999").encode(), "infinity"),
+        (TEXT.replace("<width>8", "<width>1e12").encode(), "no picture has 1000000000000 x 6"),
         (b"<annotation>" + b" " * 4_000_001 + b"</annotation>", "longer than"),
     ],
 )

@@ -37,8 +37,16 @@ def test_without_a_map_numbers_are_indices_and_names_are_asked_about() -> None:
 def test_all_of_imagenets_ids_are_in_sorted_order_and_fewer_are_not_guessed() -> None:
     ids = [f"n{number:08d}" for number in np.random.default_rng(0).permutation(2000)[:1000]]
     assert class_indices(ids) == {name: place for place, name in enumerate(sorted(ids))}
+    assert class_indices(ids, [f"name {number}" for number in range(1000)]) == class_indices(ids)
+    assert class_indices(ids, dict.fromkeys(ids, 7)) == dict.fromkeys(sorted(ids), 7)
     with pytest.raises(TargetError, match="which classes"):
         class_indices(ids[:999])
+
+
+def test_a_map_says_what_numbers_mean_and_other_numbers_mean_nothing() -> None:
+    assert class_indices(["0"], {"0": 281}) == {"0": 281}
+    with pytest.raises(TargetError, match=r"1 of 2 classes .*'1'"):
+        class_indices(["0", "1"], {"0": 281})
 
 
 def test_sorted_is_alphabetical_and_an_order_is_kept() -> None:
@@ -78,6 +86,7 @@ BAD: list[tuple[Any, str]] = [
     ({"cat": -1}, "index from 0"),
     ({"cat": "x"}, "index from 0"),
     ({"cat": True}, "index from 0"),
+    ({"cat": 2**31}, "index from 0"),
     ({"dog": 1}, "'cat'"),
     (3, "int"),
     ("classes.yaml", ".csv, .json or .txt"),

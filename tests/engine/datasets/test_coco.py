@@ -117,6 +117,7 @@ def test_pictures_are_looked_for_and_may_be_told(tmp_path: Path) -> None:
         ({"annotations": [thing(7, 17, [0, 0, 1, 1]) | {"bbox": [0, 0]}]}, "not as COCO writes"),
         ({"annotations": [{"image_id": 7}]}, "not as COCO writes"),
         ({"images": [{"id": 7, "file_name": "../../secret.png"}]}, "leads out"),
+        ({"images": [IMAGES[0] | {"height": 10**30}]}, "beyond any format's"),
         ({"categories": [{"id": 17}]}, "not as COCO writes"),
     ],
 )

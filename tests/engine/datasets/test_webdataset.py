@@ -108,6 +108,8 @@ BAD: list[tuple[list[tuple[str, bytes]], str]] = [
     ([("1.png", b"x"), ("1.json", b"[]")], "must hold an object; got list"),
     ([("1.png", b"x"), ("1.json", b'{"label": [1]}')], "must be a number or a text"),
     ([("1.png", b"x"), ("1.json", b'{"boxes": [[1, 2]]}')], "lists of x0, y0, x1, y1"),
+    ([("1.png", b"x"), ("1.json", b'{"boxes": [[1, 2, 3, 1%s]]}' % (b"0" * 400))], "lists of x0, y0, x1, y1"),
+    ([("1.png", b"x"), ("1.json", b"[" * 100_000)], "cannot index the shard"),
 ]
 
 
@@ -115,6 +117,15 @@ BAD: list[tuple[list[tuple[str, bytes]], str]] = [
 def test_other_archives_say_what_is_wrong(tmp_path: Path, members: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         webdataset(write(tmp_path / "a.tar", members))
+
+
+def test_a_header_of_negative_size_ends_the_walk(tmp_path: Path) -> None:
+    """A size of -512 leads from behind the header, which has 512 bytes, to its beginning, again and again."""
+    info = tarfile.TarInfo("1.txt")
+    info.size = -512
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(InputError, match="negative size"):
+        webdataset(tmp_path / "a.tar")
 
 
 def test_the_same_key_in_two_shards_is_refused(tmp_path: Path) -> None:

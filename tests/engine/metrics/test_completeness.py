@@ -48,6 +48,13 @@ def test_the_four_methods_keep_their_promise(method: str) -> None:
     np.testing.assert_array_equal(residual, completeness(explainer, x, classes, method=method))
 
 
+def test_the_layer_is_the_one_named() -> None:
+    explainer, x = camrt.load(tiny.mlp(), preprocess="half"), tiny.images(2)
+    early, late, default = (completeness(explainer, x, method="xgradcam", layer=layer) for layer in ("a1", "a2", None))
+    np.testing.assert_array_equal(late, default)
+    assert (early != late).any()  # the roundings are others
+
+
 def test_a_network_that_bends_leaves_a_rest() -> None:
     from tests.export import onnx_text
 

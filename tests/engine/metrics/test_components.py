@@ -74,6 +74,7 @@ def test_a_ring_with_an_island_by_hand():
         [0, 0, 6, 7],
     ]  # ring, island, and the ring again around its hole
     assert at(found, 1) == [[2, 3, 3, 4]]
+    assert found.size.tolist() == [22.0, 1.0, 1.0, 19.0]  # the hole's pixels last, the island is none of them
     assert outlines(ranks).size.tolist() == [30.0, 0.0]  # (6 - 1) (7 - 1) between centres; a single pixel has no area
     assert components(ranks, 8).size.tolist() == [22.0, 1.0, 1.0]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camrt.errors import NumericError, ShapeError
@@ -91,6 +91,7 @@ def test_variants_by_hand() -> None:
     np.testing.assert_array_equal(got, [0, 1])
 
 
+@settings(deadline=None)
 @given(LOGITS, st.randoms(use_true_random=False))
 def test_logarithms_give_what_the_formulas_say(logits: list[float], random: Any) -> None:
     others = [value + random.uniform(-3, 3) for value in logits]
@@ -103,9 +104,11 @@ def test_logarithms_give_what_the_formulas_say(logits: list[float], random: Any)
     assert 0 <= drop <= 1
     assert 0 <= gain <= 1
     assert drop == 0 or gain == 0
-    assert increase == (drop == 0 and logits[0] - np.logaddexp.reduce(logits[1:]) < others[0] - np.logaddexp.reduce(others[1:]))  # fmt: skip
+    if abs(before - after) > 1e-12:
+        assert increase == (after > before)
 
 
+@settings(deadline=None)
 @given(LOGITS, LOGITS)
 def test_the_increase_counts_the_images_that_gain(one: list[float], other: list[float]) -> None:
     width = min(len(one), len(other))
@@ -230,6 +233,7 @@ def test_win_by_hand() -> None:
     assert win(a, a) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1))
 def test_two_methods_win_no_more_than_all_images(pairs: list[tuple[float, float]]) -> None:
     a, b = zip(*pairs, strict=True)

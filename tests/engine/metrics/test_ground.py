@@ -9,7 +9,7 @@ from camrt.errors import InputError, ShapeError
 from camrt.metrics.case import Ground
 from camrt.metrics.ground import boxes_of, counted, known_ground, pixels_of, regions_of, shares
 
-MASK = np.array([[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]], bool)
+MASK = np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 1, 0]], bool)
 
 
 def test_a_region_is_the_union_of_the_pixels_whose_centres_lie_in_a_box():
@@ -30,7 +30,7 @@ def test_boxes_are_clipped_and_those_outside_are_left_out():
 def test_a_mask_stands_for_a_box_and_the_preferred_one_of_both_is_taken():
     box = np.array([[0, 0, 1, 1]])
     both = Ground(boxes=[box], masks=[MASK])
-    assert boxes_of(Ground(masks=[MASK]), 1, (3, 4))[0].tolist() == [[1, 1, 3, 3]]
+    assert boxes_of(Ground(masks=[MASK]), 1, (3, 4))[0].tolist() == [[1, 1, 4, 3]]
     assert boxes_of(both, 1, (3, 4))[0].tolist() == box.tolist()
     assert np.array_equal(regions_of(both, 1, (3, 4))[0][0], MASK)
     assert regions_of(both, 1, (3, 4), "boxes")[0].sum() == 1
@@ -45,7 +45,7 @@ def test_pixels_that_are_ignored_belong_to_nothing():
 
 
 def test_boxes_that_hold_no_centre_have_no_pixels():
-    assert pixels_of(np.array([[0.6, 0.0, 1.4, 3.0]])).shape == (0, 4)
+    assert pixels_of(np.array([[0.6, 0.0, 1.4, 3.0], [0.0, 0.6, 3.0, 1.4]])).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -32,6 +32,7 @@ def test_the_ends_of_the_scale(variant: str, same: float, single: float) -> None
     np.testing.assert_allclose(got, [same, single, 0], atol=1e-7)
 
 
+@settings(deadline=None)
 @given(MAPS)
 def test_the_index_is_half_the_mean_difference_of_two_pixels_over_the_mean(maps: Any) -> None:
     """Gini's own definition: the mean of |a - b| over all pairs, over twice the mean."""
@@ -40,6 +41,7 @@ def test_the_index_is_half_the_mean_difference_of_two_pixels_over_the_mean(maps:
     np.testing.assert_allclose(sparseness(maps), [want], atol=1e-12)
 
 
+@settings(deadline=None)
 @given(MAPS, st.randoms(use_true_random=False))
 def test_neither_depends_on_scale_or_place(maps: Any, random: Any) -> None:
     mixed = maps.ravel().tolist()
