@@ -1,5 +1,5 @@
 """
-The one entry point: ``python -m bench [gradient] [backward] [masked] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
+The one entry point: ``python -m bench [gradient] [backward] [masked] [metrics] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
 
 In: options. Out: a table on standard output, JSON where asked for; progress on standard error. Exit code 1 if libraries
 disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure. ``coverage`` takes hours and measures
@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import backward, coverage, coverage_report, explained, masked
+from . import backward, coverage, coverage_report, explained, masked, metrics
 from .coverage_cases import ORIGINS
 from .gradient import FAMILY, MODELS, Settings, run, run_given
 from .machine import facts, physical_cores
 from .report import Agreement, Row, agreements, load_rows, markdown, plain, table
 from .wire import WorkerError
 
-SUITES = ("gradient", "backward", "masked", "explained", "threads", "memory", "start")
+SUITES = ("gradient", "backward", "masked", "metrics", "explained", "threads", "memory", "start")
 COVERAGE = "coverage"
 ROUNDS, QUICK = 15, 3
 
@@ -129,7 +129,7 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     rounds = (QUICK if options.quick else ROUNDS) if options.rounds is None else options.rounds
     if min(rounds, options.sittings, *options.batches) < 1 or (options.threads is not None and options.threads < 1):
         parser.error("rounds, sittings, batches and threads are at least 1")
-    eager = [name for name in ("backward", "masked") if name in options.suites]
+    eager = [name for name in ("backward", "masked", "metrics") if name in options.suites]
     if eager and options.peers is None:
         parser.error(
             f"{eager[0]} compares with eager PyTorch: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER"
@@ -189,6 +189,10 @@ def _suites(
         rows += masked.run(settings, _interpreter(options.peers))
         for name in masked.MODELS:
             rows += masked.growth(settings, folder / f"{name}.onnx") + masked.memory(settings, folder / f"{name}.onnx")
+        versions.update(settings.versions)
+    if "metrics" in suites and options.peers is not None:
+        found, near = metrics.run(settings, _interpreter(options.peers))
+        rows, agreed = rows + found, agreed + near
         versions.update(settings.versions)
     if "explained" in suites:
         if options.model is not None:

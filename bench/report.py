@@ -107,16 +107,16 @@ class Row:
 @dataclass(frozen=True)
 class Agreement:
     """
-    How nearly two libraries drew the same heatmaps.
+    How nearly two libraries drew the same heatmaps, or said the same of them.
 
     Attributes
     ----------
     model, method, peer : str
         What was compared with what.
-    cosine : float
-        The smallest cosine over the images.
+    cosine : float or None
+        The smallest cosine over the images; None where numbers were compared and not heatmaps.
     difference : float
-        The largest difference of a pixel, on the scale [0, 1].
+        The largest difference of a pixel, on the scale [0, 1]; of numbers, as a share of the largest one.
     flat : int
         Images whose map is empty for both; they count neither way.
     images : int
@@ -126,7 +126,7 @@ class Agreement:
     model: str
     method: str
     peer: str
-    cosine: float
+    cosine: float | None
     difference: float
     flat: int
     images: int
@@ -237,10 +237,15 @@ def agreements(agreed: Sequence[Agreement]) -> str:
     """
     head = ("model", "method", "same as", "least cosine", "largest difference", "images", "of them empty")
     lines = [
-        (a.model, a.method, a.peer, f"{a.cosine:.7f}", f"{a.difference:.1e}", str(a.images), str(a.flat))
+        (a.model, a.method, a.peer, _cosine(a), f"{a.difference:.1e}", str(a.images), str(a.flat))
         for a in agreed
     ]
     return aligned([head, *lines])
+
+
+def _cosine(agreed: Agreement) -> str:
+    """Write a cosine, where there is one."""
+    return "" if agreed.cosine is None else f"{agreed.cosine:.7f}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

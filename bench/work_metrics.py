@@ -51,11 +51,9 @@ class Judging:
 
         sessions.run_unchecked = counted
 
-    def heatmaps(self, file: str) -> list[int]:
-        """Write a Grad-CAM of every image; return the predicted classes."""
-        drawn = self._explainer.draw(self._images, method=METHOD)
-        np.save(file, drawn.heat)
-        return [int(label) for label in drawn.classes]
+    def heatmaps(self, file: str) -> None:
+        """Write a Grad-CAM of every image."""
+        np.save(file, self._explainer.draw(self._images, method=METHOD).heat)
 
     def noise(self, kind: str, scale: float, samples: int, images: int, file: str) -> None:
         """Write the noise that a metric draws, (N, samples, C, H, W)."""
@@ -111,15 +109,14 @@ class Judging:
             plan = plan_of(chosen, x.shape[2:])
             judges = Judge(explainer, choose([METHOD], methods.resolve, methods.validate), plan)
             return chosen, lambda: judges.batch(x)[METHOD]
-        if not any(set(choice.row.needs) - {"map"} for choice in chosen):
-            heat = np.load(maps)[:images]
+        heat = np.load(maps)[:images]
+        if all(set(choice.row.needs) == {"map"} for choice in chosen):
             return chosen, lambda: judge(words, None, None, heat)
-        heat, classes = np.load(maps)[:images], explainer.logits(x).argmax(1)
 
         def explain(x: Any, classes: Any) -> Any:
             return explainer.draw(x, classes, method=METHOD).heat
 
-        return chosen, lambda: judge(words, explainer, x, heat, classes, explain=explain)
+        return chosen, lambda: judge(words, explainer, x, heat, explain=explain)
 
 
 def main() -> None:

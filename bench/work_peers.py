@@ -61,13 +61,17 @@ class Peers:
         self._call: Callable[[], Any] = lambda: None
         self._release: Callable[[], None] = lambda: None
 
-    def load(self, model: str, images: str, onnx: str, threads: int) -> dict[str, Any]:
-        """Build a torchvision architecture with seeded weights, and write it as ONNX."""
+    def load(self, model: str, images: str, onnx: str, threads: int, contrast: float = 1.0) -> dict[str, Any]:
+        """Build a torchvision architecture with seeded weights, its logits so many times as large; write it as ONNX."""
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self._images = torch.from_numpy(np.load(images))
         self._model = getattr(torchvision.models, model)(weights=None)
         _settle(self._model, self._images)
+        with torch.no_grad():
+            *_, head = (module for module in self._model.modules() if isinstance(module, torch.nn.Linear))
+            for parameter in head.parameters():
+                parameter.mul_(contrast)
         self._layer = self._model.get_submodule(LAYERS[model])
         torch.onnx.export(
             self._model,
@@ -81,6 +85,28 @@ class Peers:
         )
         names = ("torch", "torchvision", "torchcam", "grad-cam")
         return {"threads": torch.get_num_threads(), "versions": {name: version(name) for name in names}}
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self._model
+
+    @property
+    def images(self) -> Any:
+        """Every picture, (N, C, H, W)."""
+        return self._images
+
+    def gradcam(self, x: Any, classes: Any) -> Any:
+        """Return Grad-CAM's maps in [0, 1], (N, 1, H, W), as plain PyTorch: one forward and one backward to the layer."""
+        acts: list[Any] = []
+        hook = self._layer.register_forward_hook(lambda _module, _inputs, output: acts.append(output.requires_grad_()))
+        try:
+            with torch.enable_grad():
+                logits = self._model(x)
+                (g,) = torch.autograd.grad(logits.gather(1, torch.as_tensor(classes)[:, None]).sum(), acts)
+        finally:
+            hook.remove()
+        return _enlarged((g.mean((2, 3), keepdim=True) * acts[0].detach()).sum(1, keepdim=True).relu(), x)
 
     def cases(self) -> dict[str, list[str]]:
         """Say which methods each library has."""

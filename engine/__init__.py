@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import errors
+    from . import errors, methods, metrics
     from .anytime import Budget
     from .evaluation import Evaluation, evaluate
     from .explainer import Explainer
@@ -35,6 +35,8 @@ __all__ = [
     "errors",
     "evaluate",
     "load",
+    "methods",
+    "metrics",
 ]
 
 _HOMES = {
@@ -51,8 +53,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name == "errors":
-        return import_module(".errors", __name__)
+    if name in ("errors", "methods", "metrics"):
+        return import_module(f".{name}", __name__)
     if name == "__version__":
         return import_module("importlib.metadata").version("camrt")
     if name in _HOMES:

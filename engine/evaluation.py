@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .choices import Choice, choose
 from .datasets import Broken, Dataset, Read, known_of, open_dataset, read_ahead
-from .errors import InputError, MethodError
+from .errors import InputError
 from .explainer import Explainer
 from .judging import Judge, Tally
 from .limits import UNLIMITED, Cancellation, Limits
@@ -32,8 +32,10 @@ from .methods import validate as validate_method
 from .methods.table import Method
 from .metrics import resolve as resolve_metric
 from .metrics import validate as validate_metric
+from .metrics.accounting import require_complete
 from .metrics.case import Ground
 from .metrics.plan import Plan, plan_of
+from .metrics.randomisation import randomiser
 from .metrics.table import Metric
 from .opening import load
 from .session import runtime
@@ -283,7 +285,7 @@ def specification(explainer: Explainer, dataset: Dataset, setting: Setting) -> d
     MethodError, LayerError, InputError
         If something in it does not fit the rest.
     """
-    _check_needs(setting, dataset)
+    _check_needs(setting, dataset, explainer)
     layers = {choice.name: list(explainer.layers_of(choice.row.id, setting.layer)) for choice in setting.chosen_methods}
     return {
         "format": FORMAT,
@@ -389,6 +391,7 @@ class compute_of:
             setting.layer,
             setting.pipeline,
             setting.mask_space,
+            randomised=randomiser(explainer),
             limits=limits,
             tally=self.tally,
         )
@@ -472,8 +475,8 @@ def _joined(parts: Sequence[tuple[list[Read], dict[str, dict[str, Array]]]], met
     }
 
 
-def _check_needs(setting: Setting, dataset: Dataset) -> None:
-    """Refuse metrics that need what the data set does not have."""
+def _check_needs(setting: Setting, dataset: Dataset, explainer: Explainer) -> None:
+    """Refuse metrics that need what the data set does not have, or weights where there are programs alone."""
     has = known_of(dataset)
     for choice in setting.chosen_metrics:
         wanted = {"boxes", "masks"} & set(choice.row.needs)
@@ -481,8 +484,11 @@ def _check_needs(setting: Setting, dataset: Dataset) -> None:
             raise InputError(f"{choice.row.id} needs {' or '.join(sorted(wanted))}; {dataset.name} has none")
         if "labels" in choice.row.needs and "labels" not in has:
             raise InputError(f"{choice.row.id} needs labels; {dataset.name} has none")
+        if "raw" in choice.row.needs:
+            for method in setting.chosen_methods:
+                require_complete(method.row.id, method.variant)
         if "model" in choice.row.needs:
-            raise MethodError(f"{choice.row.id} redraws the model's weights: use camrt.metrics.{choice.row.id}")
+            _ = explainer.weight_layers
     if setting.classes == "label" and "labels" not in has:
         raise InputError(f"labels are to be explained, and {dataset.name} has none: leave classes at 'predicted'")
 

@@ -98,9 +98,10 @@ def impute(
     its channel NaN; the other channels do not see it. What a missing pixel held is never read. A row does not depend on
     the rows beside it.
 
-    The bound on the error: NumPy stops at a residual in float64 of which one more multigrid cycle, which removes more
-    than half of any error, makes nowhere more than the tolerance; the kernel stops at an energy of the error that allows
-    no more (see imputation.cu).
+    The bound on the error: NumPy stops where one more multigrid cycle, applied to a residual taken in float64, changes
+    nothing by more than the tolerance. What a cycle leaves is no larger than what it takes away, since its product with
+    the matrix has eigenvalues of 0.5 to 2 (found for masks of maps, noise, bands and single known pixels, from 28 x 28
+    to 448 x 448 and down to one row). The kernel stops at an energy of the error that allows no more (imputation.cu).
 
     Cost: on the host about eight cycles of fifty passes over the smallest rectangle that holds the missing pixels. On
     the GPU one launch, no host synchronisation, four float64 planes for each plane of the result.
@@ -229,6 +230,12 @@ class _Grid:
     a far side where the last coarser cell lies in it. Planes lie one behind another as one line of numbers, in which a
     cell's neighbours are always at the same distances.
     """
+
+    residual: Array  # what a cycle is given on this level
+    correction: Array  # what it makes of that
+    lattice: Array  # coarser cells in their places, zeros between
+    result: Array  # of `sums`
+    spare: Array
 
     def __init__(self, channels: int, mask: Array, pinned: Array) -> None:
         """Keep M and the row sums of ``E - M K M``, arrays (h, w), and make room for `channels` planes."""

@@ -235,7 +235,7 @@ def _cell(value: Any) -> str:
 
 def _file(name: str, what: str) -> str:
     """Take an absolute path as the user wrote it, hold a relative one to the root."""
-    return name if os.path.isabs(name) and "\0" not in name else relative_name(name, what)
+    return name if os.path.isabs(name) else relative_name(name, what)
 
 
 def _side(value: Any, what: str) -> int:

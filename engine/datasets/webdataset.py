@@ -157,7 +157,7 @@ def _index(path: str, shard: int) -> list[_Entry]:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             headers: list[tarfile.TarInfo] = tar.members  # type: ignore[attr-defined]
             while (member := tar.next()) is not None:
-                headers.clear()  # tarfile keeps every one otherwise: 1 kB a member
+                headers.clear()  # tarfile keeps every one otherwise: half a kB a member
                 if member.size < 0:  # the next header would be an earlier one, for ever
                     raise InputError(f"{path!r}: member {member.name!r} has a negative size; the archive is damaged")
                 if member.isdir():

@@ -19,6 +19,7 @@ from .model import Model
 from .overlap import iou
 from .plain import judge
 from .pointing import energy_pointing_game, pointing_game
+from .randomisation import randomisation, randomisation_table
 from .road import road
 from .robustness import infidelity, max_sensitivity
 from .sparseness import sparseness
@@ -52,6 +53,8 @@ __all__ = [
     "max_sensitivity",
     "pixel_flipping",
     "pointing_game",
+    "randomisation",
+    "randomisation_table",
     "register",
     "resolve",
     "road",

@@ -31,9 +31,9 @@ import numpy.typing as npt
 from ..device import on_host
 from ..errors import LayerError, MethodError, TargetError
 from ..explainer import Explainer
-from ..methods import resolve, validate
+from ..methods import Method, resolve, validate
 
-__all__ = ["COMPLETE", "accounted"]
+__all__ = ["COMPLETE", "accounted", "require_complete"]
 
 Array = npt.NDArray[Any]
 Sums = tuple[Array, Array]
@@ -96,16 +96,7 @@ def accounted(
     arXiv:2011.08891; Fu et al. 2020, Axiom-based Grad-CAM, arXiv:2008.02312; Jung and Oh 2021, LIFT-CAM,
     arXiv:2102.05228.
     """
-    row = resolve(method)
-    if row.id not in COMPLETE:
-        raise MethodError(
-            f"{row.id} does not promise to add up to the logit; completeness is for {', '.join(COMPLETE)}"
-        )
-    chosen, _ = validate(row, variant)
-    if chosen in _OTHERWISE.get(row.id, ()):
-        raise MethodError(
-            f"variant {chosen} of {row.id} does not promise to add up; completeness is for {row.variants[0]}"
-        )
+    row, chosen = require_complete(method, variant)
     name = _one_layer(explainer, layer)
     x, classes = on_host(x), np.asarray(classes)
     if classes.shape != (len(x),) or not ((classes >= 0) & (classes < explainer.manifest.classes)).all():
@@ -120,6 +111,42 @@ def accounted(
         parts.append(COMPLETE[row.id](_Asked(explainer, name, x[rows], classes[rows], row.id, chosen)))
     output, total = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
     return {"output": output, "sum": total}
+
+
+def require_complete(method: str, variant: str | None = None) -> tuple[Method, str]:
+    """
+    Refuse a method that does not promise to add up.
+
+    Parameters
+    ----------
+    method : str
+        A method id or alias.
+    variant : str, optional
+        Of the method.
+
+    Returns
+    -------
+    method : Method
+        Its row.
+    variant : str
+        The variant's exact name.
+
+    Raises
+    ------
+    MethodError
+        If the method or the variant does not promise it.
+    """
+    row = resolve(method)
+    if row.id not in COMPLETE:
+        raise MethodError(
+            f"{row.id} does not promise to add up to the logit; completeness is for {', '.join(COMPLETE)}"
+        )
+    chosen, _ = validate(row, variant)
+    if chosen in _OTHERWISE.get(row.id, ()):
+        raise MethodError(
+            f"variant {chosen} of {row.id} does not promise to add up; completeness is for {row.variants[0]}"
+        )
+    return row, chosen
 
 
 def _one_layer(explainer: Explainer, layer: str | Sequence[str] | None) -> str:

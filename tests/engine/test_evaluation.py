@@ -94,6 +94,8 @@ def test_what_does_not_fit_is_said_before_anything_runs(explainer, tmp_path) -> 
     data = pictures.write(tmp_path / "data", 3)
     with pytest.raises(MethodError, match="did you mean insertion"):
         evaluated(explainer, data, metrics=("insertoin",))
+    with pytest.raises(MethodError, match="completeness is for"):
+        evaluated(explainer, data, methods=("fullgrad", "gradcam"), metrics=("completeness",))
     with pytest.raises(InputError, match="classes must be"):
         evaluated(explainer, data, classes="true")
     with pytest.raises(InputError, match="at least 1"):

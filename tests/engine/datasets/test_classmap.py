@@ -28,6 +28,12 @@ def test_a_name_of_two_classes_is_none_of_them() -> None:
         class_indices(["crane", "dog", "tench"], MODEL)
 
 
+def test_a_name_is_matched_loosely_only_where_that_is_one_class() -> None:
+    assert class_indices(["Tiger-Cat"], {"tiger_cat": 4}) == {"Tiger-Cat": 4}
+    with pytest.raises(TargetError, match="or several: 'tigercat'"):
+        class_indices(["tigercat"], {"tiger cat": 4, "tiger-cat": 5})
+
+
 def test_without_a_map_numbers_are_indices_and_names_are_asked_about() -> None:
     assert class_indices(["7", "12"]) == {"7": 7, "12": 12}
     with pytest.raises(TargetError, match=r"which classes of the model are 'cat', 'dog'\?"):

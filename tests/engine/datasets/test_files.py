@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_a_mask_file_is_true_where_it_is_not_zero(tmp_path: Path) -> None:
     read = masks.mask(0)
     assert read is not None and masks.mask(1) is None
     np.testing.assert_array_equal(read(), numbers != 0)
+
+
+def test_a_short_list_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    tracemalloc.start()
+    try:
+        assert read_text(tmp_path / "a.txt", "the list") == "text"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_text_that_cannot_be_read_says_why(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_the_development_kits_meta_mat(flat: Path, tmp_path: Path) -> None:
     io.savemat(tmp_path / "meta.mat", {"synsets": np.array(rows, dtype=kind)})
     truth = write(tmp_path / "truth.txt", "1\n2\n3\n")
     assert found(imagenet(flat, truth=truth, synsets=tmp_path / "meta.mat", labels=CLASSES)) == WANTED
+    with pytest.raises(InputError, match="run from 1 to 3; got '4'"):  # 4 is an inner node of the tree
+        imagenet(flat, truth=write(tmp_path / "four.txt", "1\n2\n4\n"), synsets=tmp_path / "meta.mat", labels=CLASSES)
     with pytest.raises(InputError, match="not the development kit's"):
         imagenet(flat, truth=truth, synsets=write(tmp_path / "bad.mat", "text"), labels=CLASSES)
 

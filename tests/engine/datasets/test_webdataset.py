@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def link(path: Path, kind: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE]
+)
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(InputError, match=r"member '1\.png' is a link, device or sparse file"):
         webdataset(link(tmp_path / "a.tar", kind))
@@ -133,6 +136,18 @@ def test_the_same_key_in_two_shards_is_refused(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.tar", [("1.png", content())])
     with pytest.raises(InputError, match="same id '1'"):
         webdataset(tmp_path)
+
+
+def test_headers_are_let_go_while_they_are_walked(tmp_path: Path) -> None:
+    count = 2000
+    path = write(tmp_path / "a.tar", [(f"{number}.png", b"x") for number in range(count)])
+    tracemalloc.start()
+    try:
+        assert len(webdataset(path)) == count
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 500 * count
 
 
 def test_compressed_cut_and_other_files_are_no_shards(tmp_path: Path) -> None:

@@ -182,9 +182,7 @@ def test_localisation_by_hand():
 
 def test_f1_is_of_the_maps_energy():
     heat = np.array([[[0.9, 0.8], [0.0, 0.3]]])
-    _, overall = values(
-        "localisation_error", laid_out(heat, Ground(boxes=[np.array([[0, 0, 2, 1], [1, 1, 2, 2]])]))
-    )
+    _, overall = values("localisation_error", laid_out(heat, Ground(boxes=[np.array([[0, 0, 2, 1], [1, 1, 2, 2]])])))
     # first box: 1.7 of 2 and 1.7 of 2 pixels; second: 0.3 of 2 and 0.3 of 1 pixel, 2 * .15 * .3 / .45 = .2
     assert overall["localisation_error.f1"] == pytest.approx(0.85)
     assert overall["localisation_error.f1a"] == pytest.approx((0.85 + 0.2) / 2)

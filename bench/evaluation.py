@@ -1,0 +1,121 @@
+"""
+The suite ``evaluation``: whether an evaluation's memory and pace stay what they are over thousands of pictures.
+
+In: a number of pictures, drawn by the demo's script and written as PNG. Out: megabytes that a process of its own grew by
+over the last nine tenths of them, and the slowest and fastest tenth against the median one. Nothing is compared with a
+peer; the floor is the process itself at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .contest import spread
+from .report import Goal, Row
+
+__all__ = ["PICTURES", "run"]
+
+PICTURES, QUICK = 5000, 300
+TENTHS = 10
+GROWTH, PACE = Goal(50.0, most=True), Goal(0.05, most=True)
+METHODS = ("gradcam", "layercam")
+METRICS = ("average_drop", "average_gain", "adcc", "insertion,steps=8", "deletion,steps=8")
+
+
+def run(folder: Path, pictures: int, *, verbose: bool = False) -> list[Row]:
+    """
+    Evaluate synthetic pictures in a process of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Where pictures and rows are written.
+    pictures : int
+        How many.
+    verbose : bool
+        Show what the process writes.
+
+    Returns
+    -------
+    list of Row
+        Growth in MB, and how far tenths depart from the median one.
+    """
+    sys.stderr.write(f"evaluation: {pictures} pictures, {len(METHODS)} methods\n")
+    asked = json.dumps({"folder": str(folder / "evaluation"), "pictures": pictures})
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.evaluation", asked],
+        stdout=subprocess.PIPE,
+        stderr=None if verbose else subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    seconds, memory = told["seconds"], told["memory"]
+    made = partial(Row, "evaluation", "demo", None)
+    middle = median(seconds[1:])
+    return [
+        made("  pictures", "/s", spread([pictures / TENTHS / second for second in seconds[1:]])),
+        made("slowest tenth above the median one", "share", spread([max(seconds[1:]) / middle - 1]), PACE),
+        made("fastest tenth below the median one", "share", spread([1 - min(seconds[1:]) / middle]), PACE),
+        made("  resident after each tenth", "MB", spread(memory)),
+        made(f"growth over the last nine tenths of {pictures}", "MB", spread([memory[-1] - memory[0]]), GROWTH),
+    ]
+
+
+def measure(folder: Path, pictures: int) -> dict[str, list[float]]:
+    """
+    Write pictures, evaluate them, and watch.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    pictures : int
+        How many.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of each tenth, and resident megabytes after it.
+    """
+    from PIL import Image
+
+    import camrt
+    from camrt.demo import CLASSES, MODEL, draw
+
+    folder.mkdir(parents=True)
+    lines = ["file,label"]
+    for i in range(pictures):
+        Image.fromarray(draw(i, [i % len(CLASSES)]).image).save(folder / f"{i:05d}.png", compress_level=1)
+        lines.append(f"{i:05d}.png,{i % len(CLASSES)}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    explainer = camrt.load(MODEL)
+    marks: list[tuple[float, float]] = [(time.perf_counter(), 0.0)]
+
+    def progress(done: int, total: int) -> None:
+        if done * TENTHS >= total * len(marks):
+            marks.append((time.perf_counter(), _resident()))
+
+    camrt.evaluate(explainer, folder / "list.csv", METHODS, METRICS, out=folder / "out", progress=progress)
+    seconds = [after[0] - before[0] for before, after in zip(marks, marks[1:], strict=False)]
+    return {"seconds": seconds[:TENTHS], "memory": [memory for _, memory in marks[1 : TENTHS + 1]]}
+
+
+def _resident() -> float:
+    """Return the megabytes this process holds."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return float(line.split()[1]) / 1024
+    raise OSError("/proc/self/status says nothing of VmRSS")
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    print(json.dumps(measure(Path(given["folder"]), given["pictures"])))
