@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -104,7 +105,7 @@ def measure(folder: Path, pictures: int) -> dict[str, list[float]]:
             marks.append((time.perf_counter(), _resident()))
 
     camrt.evaluate(explainer, folder / "list.csv", METHODS, METRICS, out=folder / "out", progress=progress)
-    seconds = [after[0] - before[0] for before, after in zip(marks, marks[1:], strict=False)]
+    seconds = [after[0] - before[0] for before, after in pairwise(marks)]
     return {"seconds": seconds[:TENTHS], "memory": [memory for _, memory in marks[1 : TENTHS + 1]]}
 
 

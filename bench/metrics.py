@@ -2,8 +2,8 @@
 The suite ``metrics``: judging heatmaps, against as many bare forwards, the libraries that have the metric, and plain loops.
 
 In: settings, as in `bench.gradient`. Out: rows, and how nearly the values are the same, which is checked before anything is
-timed. Everybody judges the same maps of the same pictures: camrt's Grad-CAM, whose pixels are then spaced evenly, because
-libraries treat equal ones differently; and adds the same noise. A floor is what a metric cannot do without: so many bare
+timed. Everybody judges the same maps of the same pictures: camrt's Grad-CAM, its pixels spaced evenly where only their order
+counts, because libraries treat equal ones differently; and adds the same noise. A floor is what a metric cannot do without: so many bare
 forwards in batches of plain ONNX Runtime, and for those that explain again so many explanations. Only ADCC's set begins
 with the picture and makes its maps itself, on both sides.
 """
@@ -74,8 +74,8 @@ class Case:
         camrt's metrics where values are compared, if others: without noise, or at the points that both have.
     images : int
         How many pictures at a time.
-    maps : bool
-        Whether maps are given.
+    maps : {"evenly", "drawn", None}
+        Which maps are given; with none, each side makes its own.
     skipped : int
         Points at the beginning of camrt's curve that the others lack.
     """
@@ -85,7 +85,7 @@ class Case:
     judges: tuple[Judge, ...]
     compared: tuple[str, ...] = ()
     images: int = 1
-    maps: bool = True
+    maps: str | None = "evenly"
     skipped: int = 0
 
 
@@ -111,7 +111,7 @@ CASES = (
         ("average_drop", "average_increase", "average_gain", "coherency", "complexity", "adcc"),
         (Judge("a loop over pictures", "adcc"),),
         images=IMAGES,
-        maps=False,
+        maps=None,
     ),
     Case(
         "pixel flipping, 48 steps",
@@ -120,14 +120,15 @@ CASES = (
         compared=("pixel_flipping:quantus,steps=16",),
         skipped=1,
     ),
-    Case("infidelity, 10 samples", ("infidelity",), (Judge("captum", "infidelity"),), images=IMAGES),
+    Case("infidelity, 10 samples", ("infidelity",), (Judge("captum", "infidelity"),), images=IMAGES, maps="drawn"),
     Case(
         "max-sensitivity, 10 samples",
         ("max_sensitivity",),
         (Judge("Quantus", "sensitivity_quantus"), Judge("captum", "sensitivity_captum")),
         images=IMAGES,
+        maps="drawn",
     ),
-    Case("sparseness", ("sparseness",), (Judge("Quantus", "sparseness"),), images=IMAGES),
+    Case("sparseness", ("sparseness",), (Judge("Quantus", "sparseness"),), images=IMAGES, maps="drawn"),
 )
 
 
@@ -249,9 +250,9 @@ class _Board:
     def __init__(self, settings: Settings, model: str, floor: Worker, ours: Worker, others: Worker) -> None:
         self._settings, self._model = settings, model
         self._floor, self._ours, self._others = floor, ours, others
-        drawn, self._maps = (settings.folder / f"{model}-{name}.npy" for name in ("drawn", "maps"))
-        ours.ask("heatmaps", {"file": str(drawn)})
-        np.save(self._maps, evenly(np.load(drawn)))
+        self._maps = {name: str(settings.folder / f"{model}-{name}.npy") for name in ("drawn", "evenly")}
+        ours.ask("heatmaps", {"file": self._maps["drawn"]})
+        np.save(self._maps["evenly"], evenly(np.load(self._maps["drawn"])))
         self._noise = {kind: settings.folder / f"{model}-{kind}.npy" for kind in NOISE}
         for kind, file in self._noise.items():
             asked = {"kind": kind, "scale": NOISE[kind], "samples": SAMPLES, "images": IMAGES, "file": str(file)}
@@ -345,12 +346,12 @@ class _Board:
 
     def _asked(self, case: Case, words: Sequence[str]) -> dict[str, object]:
         """Say what camrt is to judge."""
-        return {"words": list(words), "images": case.images, "maps": str(self._maps) if case.maps else None}
+        return {"words": list(words), "images": case.images, "maps": case.maps and self._maps[case.maps]}
 
     def _give(self, case: Case) -> None:
         """Hand the others what they judge."""
         noise = {kind: str(file) for kind, file in self._noise.items()}
-        self._others.ask("given", {"images": case.images, "maps": str(self._maps), "noise": noise})
+        self._others.ask("given", {"images": case.images, "maps": case.maps and self._maps[case.maps], "noise": noise})
 
 
 def _once(worker: Worker, what: str, asked: Mapping[str, object]) -> float:

@@ -236,10 +236,7 @@ def agreements(agreed: Sequence[Agreement]) -> str:
         One line each under a head, columns aligned.
     """
     head = ("model", "method", "same as", "least cosine", "largest difference", "images", "of them empty")
-    lines = [
-        (a.model, a.method, a.peer, _cosine(a), f"{a.difference:.1e}", str(a.images), str(a.flat))
-        for a in agreed
-    ]
+    lines = [(a.model, a.method, a.peer, _cosine(a), f"{a.difference:.1e}", str(a.images), str(a.flat)) for a in agreed]
     return aligned([head, *lines])
 
 

@@ -26,6 +26,7 @@ from .arguments import (
     Size,
     open_explainer,
     read_ends,
+    read_options,
     read_preprocess,
 )
 from .choices import split
@@ -39,9 +40,12 @@ from .protocols import Protocol
 from .protocols import resolve as resolve_protocol
 from .shards import Run
 from .tables import terminal_table
+from .words import offer
 from .workers import run_processes, work
 
 __all__ = ["evaluate"]
+
+DATA_OPTIONS = ("root", "split", "per", "only", "truth", "boxes", "synsets")
 
 
 def evaluate(
@@ -68,8 +72,17 @@ def evaluate(
     kind: Annotated[
         str | None, typer.Option(help="What the data is, where it cannot be told by looking: see the README.")
     ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What else opens the data, name=value: root, split, per, only, truth, boxes, synsets. Repeat for several."
+        ),
+    ] = None,
     class_map: Annotated[
-        Path | None, typer.Option(help="A file that gives the model's class for each name of the data set.")
+        str | None,
+        typer.Option(
+            help="The model's class for each name of the data set: a file, sorted, or none for no labels. None given: --labels."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="So many pictures, drawn by --seed.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the pictures drawn by --limit.")] = 0,
@@ -93,7 +106,7 @@ def evaluate(
 ) -> None:
     """Judge methods by metrics over a data set: rows, figures with intervals, tables and a report."""
     followed = None if protocol is None else resolve_protocol(protocol)
-    dataset = open_dataset(data, kind=kind, labels=class_map)
+    dataset = open_dataset(data, kind=kind, labels=class_map or labels, **_data_options(data_option))
     if limit is not None and limit < len(dataset):
         dataset = Subset.drawn(dataset, limit, seed)
     asked = {
@@ -147,6 +160,15 @@ def evaluate(
     evaluation = finished(run, setting)
     files = write_results(out, evaluation, explainer, dataset, followed)
     _show(evaluation, files, followed, explainer, quiet, as_json)
+
+
+def _data_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Read ``name=value`` pairs for `open_dataset`."""
+    options: dict[str, Any] = read_options(pairs)
+    for name in options:
+        if name not in DATA_OPTIONS:
+            raise InputError(f"no data option is called {name!r}; {offer(name, DATA_OPTIONS)}")
+    return options
 
 
 def _setting(protocol: Protocol | None, dataset: Dataset, asked: Mapping[str, Any]) -> Setting:

@@ -43,7 +43,7 @@ from .shards import Run
 from .summary import Summary, summarise
 from .workers import work
 
-__all__ = ["Evaluation", "Opener", "Setting", "compute_of", "evaluate", "finished", "specification", "steps_of"]
+__all__ = ["Evaluation", "Evaluator", "Opener", "Setting", "evaluate", "finished", "specification", "steps_of"]
 
 Array = npt.NDArray[Any]
 Rows = dict[str, dict[str, Any]]
@@ -232,7 +232,7 @@ def evaluate(
         run = Run.open(Path(spare) / "run" if out is None else Path(out), spec, total=len(data), shard_size=shard)
         limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
         with limited as limits:
-            compute = compute_of(explainer, data, setting, limits=limits, progress=_stepping(run, data, progress))
+            compute = Evaluator(explainer, data, setting, limits=limits, progress=_stepping(run, data, progress))
             work(run, compute, part=part)
         return finished(run, setting, compute.tally, keep=out is not None)
 
@@ -327,11 +327,12 @@ class Opener:
     dataset: Dataset
     setting: Setting
 
-    def __call__(self) -> compute_of:
+    def __call__(self) -> Evaluator:
+        """Open the model."""
         explainer = load(self.model, **self.options)
         return self.around(explainer.preprocessing(**self.fields) if self.fields else explainer)
 
-    def around(self, explainer: Explainer, progress: Callable[[int], None] | None = None) -> compute_of:
+    def around(self, explainer: Explainer, progress: Callable[[int], None] | None = None) -> Evaluator:
         """
         Return what computes rows, with a model that is open already.
 
@@ -347,10 +348,10 @@ class Opener:
         callable
             From a range to rows and problems.
         """
-        return compute_of(explainer, self.dataset, self.setting, progress=progress)
+        return Evaluator(explainer, self.dataset, self.setting, progress=progress)
 
 
-class compute_of:
+class Evaluator:
     """
     Return a function from a range of the data set to its rows and problems.
 
@@ -397,6 +398,7 @@ class compute_of:
         )
 
     def __call__(self, indices: range) -> tuple[Rows, list[dict[str, Any]]]:
+        """Judge the pictures of a range."""
         problems: list[dict[str, Any]] = []
         parts: list[tuple[list[Read], dict[str, dict[str, Array]]]] = []
         for batch in self._batches(indices, problems):
@@ -452,12 +454,12 @@ def steps_of(run: Run, advance: Callable[[int], None]) -> Callable[[int], None]:
     """
     done = 0
 
-    def report(count: int) -> None:
+    def _report(count: int) -> None:
         nonlocal done
         advance(min(count, run.total) - done)
         done = min(count, run.total)
 
-    return report
+    return _report
 
 
 def _joined(parts: Sequence[tuple[list[Read], dict[str, dict[str, Array]]]], methods: Sequence[str]) -> Rows:
@@ -470,7 +472,8 @@ def _joined(parts: Sequence[tuple[list[Read], dict[str, dict[str, Array]]]], met
         "label": np.array([-1 if read.label is None else read.label for batch, _ in parts for read in batch], np.int64),
     }
     return {
-        method: known | {name: np.concatenate([rows[method][name] for _, rows in parts]) for name in parts[0][1][method]}
+        method: known
+        | {name: np.concatenate([rows[method][name] for _, rows in parts]) for name in parts[0][1][method]}
         for method in methods
     }
 

@@ -1,9 +1,9 @@
 """
 What an evaluation leaves to be read: one HTML file, and tables for papers and machines.
 
-A `Summary`, the exact settings and pictures go in; out comes a page that explains itself: figures with intervals, published
-rows beside them and what differs, bars, curves, who beats whom, best and worst maps, what each metric means, what was
-skipped, and how to run it again. It asks nothing of any network.
+A `Summary`, the exact settings and pictures go in; out comes a page that explains itself: figures with intervals,
+published rows beside them and what differs, bars, curves, who beats whom, best and worst maps, what each metric
+means, what was skipped, and how to run it again. It asks nothing of any network.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def write_results(
     column = judge_of(summary)
     found: Mapping[str, Sequence[Figure]] = {}
     if run is not None and column is not None:
-        found = {f"Best and worst by {column.head}": gallery(run, explainer, dataset, column)}
+        found = {f"Best and worst by {column.title}": gallery(run, explainer, dataset, column)}
     model = _model(evaluation.spec)
     paths = {name: Path(folder) / file for name, file in RESULTS.items()}
     write_bytes(paths["csv"], csv_of(summary).encode())
@@ -177,7 +177,9 @@ def sections(
 
     Parameters
     ----------
-    summary, spec, problems, galleries, protocol, command
+    summary : Summary
+        The figures.
+    spec, problems, galleries, protocol, command : object
         As in `write_report`.
 
     Returns
@@ -226,8 +228,8 @@ def _results(summary: Summary, main: Sequence[Column]) -> Section:
     """Return the headline table."""
     text = (
         f"Means over {summary.images} images ± half the width of their {100 * summary.level:g} % intervals "
-        f"({summary.resamples} bootstrap resamples of the images). The best of a column is bold; arrows say which way is "
-        "better."
+        f"({summary.resamples} bootstrap resamples of the images). The best of a column is bold; arrows say which way "
+        "is better."
     )
     return Section("Results", text, tables=[_table(summary, main, "")])
 
@@ -389,7 +391,8 @@ def _skipped(problems: Sequence[Mapping[str, Any]]) -> Section:
     """List pictures that could not be judged."""
     rows = [(str(p.get("id", p.get("index", ""))), str(p.get("reason", ""))) for p in problems[:SKIPPED]]
     more = len(problems) - len(rows)
-    text = f"{len(problems)} pictures could not be judged and count nowhere" + (
+    counted = "1 picture" if len(problems) == 1 else f"{len(problems)} pictures"
+    text = f"{counted} could not be judged and left out of every figure" + (
         f"; {more} more than listed." if more else "."
     )
     return Section("Skipped pictures", text, tables=[Table(("picture", "why"), rows)] if rows else ())
@@ -421,16 +424,16 @@ def _drawing(plot: plots.Plot) -> Drawing:
 
 
 _COMPARING = (
-    "Published numbers come from other weights, pictures and code, and from settings that are not all known: compare the "
-    "order of methods, not decimals."
+    "Published numbers come from other weights, pictures and code, and from settings that are not all known: compare "
+    "the order of methods, not decimals."
 )
 _BARS = "One bar a method, with its interval. A method has one colour, dash and mark in all drawings."
-_DIAMONDS = "Diamonds are published numbers for this network."
+_DIAMONDS = "Diamonds are published numbers, where a network of the same name has some."
 _CURVES = "Means over images and their 95 % bands."
 _PARTS = "The harmonic mean lies between its parts and is drawn down by the smallest. Short lines are intervals."
 _WINS = (
-    "On how many images the method of the row is strictly better than that of the column. Numbers over the columns are those "
-    "before the methods' names."
+    "On how many images the method of the row is strictly better than that of the column. Numbers over the columns are "
+    "those before the methods' names."
 )
 _GALLERY = "Each method's own pictures: best above, worst below, with the value and the picture's name."
 _MEANING = "Fields marked % are printed times 100, as papers do; everything in files is a fraction."

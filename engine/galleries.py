@@ -25,6 +25,7 @@ __all__ = ["gallery", "judge_of"]
 
 PREFERRED = ("adcc", "average_gain", "average_drop", "insertion", "deletion")  # what says most about one picture
 CELL = 150  # pixels: three of them fit a telephone
+TAIL = 9  # letters of a picture's name that fit beside the number
 
 
 def judge_of(summary: Summary) -> Column | None:
@@ -94,7 +95,7 @@ def _sheet(
     cells = [[_map(run, explainer, dataset, choice, row) for row in line] for line in ends]
     numbers = [[written(row[column.key], percent=column.percent) for row in line] for line in ends]
     captions = [
-        [f"{number} {row['id'].rpartition('/')[2]}" for number, row in zip(*pair, strict=True)]
+        [f"{number} {_tail(row['id'])}" for number, row in zip(*pair, strict=True)]
         for pair in zip(numbers, ends, strict=True)
     ]
     title = method_title(choice["name"])
@@ -126,3 +127,9 @@ def _map(
     except ImageError:
         return None
     return overlay(result.pictures[0], result.heatmaps[0, 0], colorbar=False)
+
+
+def _tail(id: str) -> str:
+    """Return the end of a picture's name, which tells it from others."""
+    name = id.rpartition("/")[2].rpartition(".")[0] or id
+    return name if len(name) <= TAIL else f"…{name[-TAIL:]}"

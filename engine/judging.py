@@ -13,7 +13,7 @@ Everything that is run for one metric serves all, and every changed picture that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,9 @@ class Judge:
             assert classes is not None
             pictures = Pictures(x, [one.heat for one in drawn], ids, model_of(self.explainer), self.mask_space)
             again = self._again(pictures, classes)
-            found = ask(pictures, classes, [self.plan.scored] * len(drawn), limits=self.limits, tell=_counting(self.tally))
+            found = ask(
+                pictures, classes, [self.plan.scored] * len(drawn), limits=self.limits, tell=_counting(self.tally)
+            )
             return {
                 method.name: self._columns(
                     method, one, self._case(pictures, one, classes, ground, repeated, scores, method)
@@ -160,7 +162,8 @@ class Judge:
                 explainer, is_changed = self.explainer, True
             for place, method in enumerate(self.methods):
                 x = pictures.of(change, place) if is_changed else pictures.x
-                found[place][change] = self._draw(explainer, method, x, classes)
+                one = self._draw(explainer, method, x, classes)
+                found[place][change] = one if is_changed else _copied(one)
         return found
 
     def _redrawn(self, change: Randomised) -> Explainer:
@@ -181,7 +184,10 @@ class Judge:
     ) -> Case:
         """Lay out what metrics judge."""
         asked = {change for change in again if not isinstance(change, Randomised)}
-        known = {Clean(): scores_of(drawn.logits, classes), **{c: scores_of(again[c].logits, classes) for c in asked}}
+        known: dict[Change, Scores] = {
+            Clean(): scores_of(drawn.logits, classes),
+            **{c: scores_of(again[c].logits, classes) for c in asked},
+        }
         accounts = {}
         if any("raw" in choice.row.needs for choice in self.plan.metrics):
             accounts = accounted(
@@ -195,7 +201,9 @@ class Judge:
             x=pictures.x,
             channels_last=pictures.model.channels_last,
             scores=self.plan.by_name({**known, **scores}),
-            again=self.plan.by_name({change: Again(one.heat, one.degenerate, one.raw) for change, one in again.items()}),
+            again=self.plan.by_name(
+                {change: Again(one.heat, one.degenerate, one.raw) for change, one in again.items()}
+            ),
             ground=ground or Ground(),
             raw=drawn.raw,
             relu=method.row.relu_of(method.variant),
@@ -214,6 +222,11 @@ class Judge:
         for choice in self.plan.metrics:
             columns |= named(choice, choice.row.values(case, variant=choice.variant, **choice.options))
         return columns
+
+
+def _copied(drawn: Drawn) -> Drawn:
+    """Return maps that stand by themselves: each array that a session gave keeps all of the session's memory."""
+    return Drawn(**{part.name: getattr(drawn, part.name).copy() for part in fields(drawn)})
 
 
 def _counting(tally: Tally) -> Callable[[int], None]:

@@ -1,11 +1,12 @@
 """
 The figures of an evaluation as drawings.
 
-A `Summary`, or mean curves, go in; SVG or PNG comes out, each as wide as a telephone so that letters stay readable there
-and three stand side by side on a desk. A method has one colour, dash and mark in all drawings. Colours are told apart by
-people who confuse red and green, and an SVG turns dark where its reader's page does.
+A `Summary`, or mean curves, go in; SVG or PNG comes out, each as wide as a telephone so that letters stay readable
+there and three stand side by side on a desk. A method has one colour, dash and mark in all drawings. Colours are told
+apart by people who confuse red and green, and an SVG turns dark where its reader's page does.
 
-Matplotlib (extra ``eval`` or ``cli``) is loaded when something is drawn, through its figures alone: no window, no pyplot.
+Matplotlib (extra ``eval`` or ``cli``) is loaded when something is drawn, through its figures alone: no window, no
+pyplot.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def bars(summary: Summary, column: Column, *, published: Mapping[str, float] | N
         if marks:
             at = [methods.index(m) for m in marks]
             axes.plot(list(marks.values()), at, "D", markerfacecolor=PAPER, markeredgecolor=INK, markersize=5.5)
-        reach = np.nanmax(np.abs([*values, *ends.ravel(), *marks.values(), 1e-12]))
+        reach = np.nanmax(np.abs([0, *values, *ends.ravel(), *marks.values()])) or 1.0  # nothing but zeros: any scale
         for row, (method, value) in enumerate(zip(methods, values, strict=True)):
             edge = np.nanmax([value, ends[row, 1], marks.get(method, value), 0])
             text = written(found[method].value, percent=column.percent)

@@ -110,8 +110,8 @@ class Protocol:
         Parameters
         ----------
         used : mapping
-            The run's own ``preprocess``, ``layer``, ``mask_space``, ``classes`` and ``pipeline``; what is missing is not
-            compared.
+            The run's own ``preprocess``, ``layer``, ``mask_space``, ``classes`` and ``pipeline``; what is missing is
+            not compared.
 
         Returns
         -------
@@ -178,8 +178,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
             unknowns=(
                 "How insertion and deletion were set; RISE's official setting is used.",
                 (
-                    "Which of torch-cam's commits made the Grad-CAM++ and Smooth Grad-CAM++ rows; the variants follow the "
-                    "commit that the authors' code pins."
+                    "Which of torch-cam's commits made the Grad-CAM++ and Smooth Grad-CAM++ rows; the variants follow "
+                    "the commit that the authors' code pins."
                 ),
                 "How maps were enlarged; bilinear is used.",
                 "Which weights; torchvision's first ones (V1) are the likely ones.",
@@ -200,12 +200,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
             ),
             boxed=("energy_pointing_game",),
             preprocess={"resize": "squash", "size": (224, 224)},
-            subset="2000 pictures of ImageNet validation; for the energy game 500 with a single box of at most half the "
-            "picture (subset 'score-cam')",
+            subset="2000 pictures of ImageNet validation; for the energy game 500 with a single box of at most half "
+            "the picture (subset 'score-cam')",
             unknowns=(
                 "Which pictures were drawn.",
                 "Which class: the prediction is used.",
-                "Which of the two weightings in the paper made the table: the official code's class probability is used.",
+                "Which of the two weightings in the paper made the table; the code's class probability is used.",
                 "The paper squashes pictures to 224 x 224; its code crops them.",
                 "The rows of Mask, Gradient, SmoothGrad and Integrated Gradients have no method here.",
             ),
@@ -256,8 +256,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
             unknowns=(
                 "The paper's table was not seen, so no rows stand beside yours.",
                 (
-                    "Whether it was made in 224 steps, as the code does for one picture, or in 28, as it does for a batch; 224 "
-                    "are used (insertion,steps=28 is the other)."
+                    "Whether it was made in 224 steps, as the code does for one picture, or in 28, as it does for a "
+                    "batch; 224 are used (insertion,steps=28 is the other)."
                 ),
                 "Which layer Grad-CAM explained; the default is used.",
             ),

@@ -1,9 +1,9 @@
 """
 Published numbers of explanations, to draw beside one's own.
 
-Only numbers that were read in a paper, a repository or slides stand here; those that somebody remembers do not. Tables
-are written as they are printed, so that they can be held against the source; a column whose name ends in % is divided by
-100, because everything else here counts in fractions. A column is called as in result files (``metric`` or
+Only numbers that were read in a paper, a repository or slides stand here; those that somebody remembers do not.
+Tables are written as they are printed, so that they can be held against the source; a column whose name ends in % is
+divided by 100, because everything else here counts in fractions. A column is called as in result files (``metric`` or
 ``metric.field``), so that a run with the same settings finds its neighbour.
 """
 
@@ -125,7 +125,7 @@ _TABLES = (
         "poppi",
         "Poppi et al. 2021, Revisiting the evaluation of class activation mapping",
         "arXiv:2104.10252, as reprinted in a figure of the ReciproCAM repository (arXiv:2209.14074)",
-        "How insertion and deletion were set is not known. The code behind it uses torch-cam's automatic layer (VGG-16: "
+        "How insertion and deletion were set is not known. Its code uses torch-cam's automatic layer (VGG-16: "
         "after the last pool) and a Score-CAM and Grad-CAM++ of that time, which the protocol's variants reproduce.",
         """
 net          method           average_drop% average_increase% deletion% insertion% coherency% complexity%  adcc%
@@ -181,18 +181,18 @@ ResNet-50  reciprocam          15.18             74.29      83.77       45.08  7
         "scorecam",
         "Wang et al. 2020, Score-CAM",
         "the paper, arXiv:1910.01279",
-        "Average drop and increase mute half of the pixels, which no other paper does. Which 2000 pictures were taken is "
-        "not known; the energy game has 500, with one box of at most half the picture.",
+        "Average drop and increase mute half of the pixels, which no other paper does. Which 2000 pictures were taken "
+        "is not known; the energy game has 500, with one box of at most half the picture.",
         """
-net     method               average_drop-score-cam% average_increase-score-cam% insertion-score-cam deletion-score-cam energy_pointing_game%
-VGG-16  mask                                    63.5                        5.29                   -                  -                  56.1
-VGG-16  rise                                    47.0                        14.0                   -                  -                  36.3
-VGG-16  gradcam                                 47.8                        19.6                .357               .089                  48.1
-VGG-16  gradcampp                               45.5                        18.9                .346               .082                  49.3
-VGG-16  scorecam                                31.5                        30.6                .386               .077                  63.7
-VGG-16  gradient                                   -                           -                   -                  -                  41.3
-VGG-16  smoothgrad                                 -                           -                   -                  -                  42.4
-VGG-16  integratedgradients                        -                           -                   -                  -                  44.7
+net    method              average_drop-score-cam% average_increase-score-cam% insertion-score-cam deletion-score-cam energy_pointing_game%
+VGG-16 mask                                   63.5                        5.29                   -                  -                  56.1
+VGG-16 rise                                   47.0                        14.0                   -                  -                  36.3
+VGG-16 gradcam                                47.8                        19.6                .357               .089                  48.1
+VGG-16 gradcampp                              45.5                        18.9                .346               .082                  49.3
+VGG-16 scorecam                               31.5                        30.6                .386               .077                  63.7
+VGG-16 gradient                                  -                           -                   -                  -                  41.3
+VGG-16 smoothgrad                                -                           -                   -                  -                  42.4
+VGG-16 integratedgradients                       -                           -                   -                  -                  44.7
 """,
         data="2000 pictures of ImageNet validation",
     ),
@@ -236,8 +236,8 @@ VGG-16  gradcam        .33        .28       .16
         "castream",
         "CA-Stream, rows of global average pooling",
         "the slides of CA-Stream, by the group of Opti-CAM",
-        "Black masking. This ResNet-50 has a top-1 of 74.55 %, torchvision's first weights have 76.13 %; this ConvNeXt-B has "
-        "83.72 %.",
+        "Black masking. This ResNet-50 has a top-1 of 74.55 %, torchvision's first weights have 76.13 %; this "
+        "ConvNeXt-B has 83.72 %.",
         """
 net         method     average_drop% average_gain% average_increase% insertion-ca-stream% deletion-ca-stream%
 ResNet-50   gradcam            13.04         17.56             44.47                72.57               13.24

@@ -1,9 +1,10 @@
 """
 The figures of an evaluation as tables: CSV, JSON, LaTeX, and for the terminal.
 
-A `Summary` goes in, text comes out. CSV and JSON hold every figure exactly as it is, for machines; LaTeX and the terminal
-hold one column a metric, written as papers do: percentages where papers have them, an arrow for the better direction, the
-best in bold, half the width of the interval beside it, and published rows below where a protocol has some.
+A `Summary` goes in, text comes out. CSV and JSON hold every figure exactly as it is, for machines; LaTeX and the
+terminal hold one column a metric, written as papers do: percentages where papers have them, an arrow for the better
+direction, the best in bold, half the width of the interval beside it, and published rows below where a protocol has
+some.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """Its name in result files: ``metric`` or ``metric.field``."""
+        """The name in result files: ``metric`` or ``metric.field``."""
         return f"{self.metric}{self._rest}"
 
     @property
@@ -206,13 +207,13 @@ def rows_of(summary: Summary, shown: Sequence[Column]) -> list[tuple[str, list[C
     Returns
     -------
     list of (str, list of Cell)
-        A method and its numbers; the best of each column are marked, those that print alike together.
+        A method and its numbers; the best of each column are marked, those that print alike together, unless all do.
     """
     there = {(f.method, f.metric, f.field): f for f in summary.figures}
     rows = [(m, [_cell(there.get((m, c.metric, c.field)), c) for c in shown]) for m in methods_of(summary)]
     for j, column in enumerate(shown):
         numbers = [float(cells[j].value) for _, cells in rows if cells[j].value != DASH]
-        if column.better != "neither" and len(numbers) > 1:
+        if column.better != "neither" and len(set(numbers)) > 1:
             top = max(numbers) if column.better == "higher" else min(numbers)
             for _, cells in rows:
                 if cells[j].value != DASH and float(cells[j].value) == top:
@@ -234,7 +235,7 @@ def written(value: float | None, *, percent: bool = False) -> str:
     Returns
     -------
     str
-        Two decimals of a percentage, else four, or four digits where four decimals do not tell.
+        Two decimals of a percentage, else about four digits.
 
     Examples
     --------
@@ -245,7 +246,10 @@ def written(value: float | None, *, percent: bool = False) -> str:
         return DASH
     if percent:
         return f"{100 * value:.2f}"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 10 else f"{value:.4g}"
+    size = abs(value)
+    if size and not 1e-3 <= size < 1e7:
+        return f"{value:.4g}"
+    return f"{value:.{4 if size < 10 else 2 if size < 1000 else 0}f}"
 
 
 def method_title(name: str) -> str:
@@ -495,11 +499,12 @@ def _cell(figure: Figure | None, column: Column) -> Cell:
     """Write one figure."""
     if figure is None or math.isnan(figure.value):
         return Cell(DASH)
-    half = (figure.high - figure.low) / 2
-    return Cell(
-        written(figure.value, percent=column.percent),
-        "" if math.isnan(half) else written(half, percent=column.percent),
-    )
+    value, half = written(figure.value, percent=column.percent), (figure.high - figure.low) / 2
+    if math.isnan(half):
+        return Cell(value)
+    if "e" in value:
+        return Cell(value, f"{half:.2g}")
+    return Cell(value, f"{(100 if column.percent else 1) * half:.{len(value.partition('.')[2])}f}")
 
 
 def _finite(value: Any) -> Any:

@@ -103,12 +103,6 @@ def weight_layers(classifier: Classifier) -> tuple[WeightLayer, ...]:
     owners: dict[str, WeightLayer] = {}  # by the name of the weight
     layer_of: dict[ir.Value, WeightLayer] = {}  # by what the operator, or the Add behind it, gives
     taken: set[str] = set()
-
-    def take(values: Sequence[ir.Value | None], into: list[str]) -> None:
-        names = [value.name or "" for value in values if _is_constant(value) and value.name not in taken]
-        taken.update(names)
-        into.extend(names)
-
     for node in reversed(nodes):
         found = _weight(node)
         if found is None:
@@ -116,7 +110,7 @@ def weight_layers(classifier: Classifier) -> tuple[WeightLayer, ...]:
         weight, fan_in = found
         layer = owners.setdefault(weight.name or "", WeightLayer(node.name or "", op_key(node), fan_in))
         result, bias = _biased(node)
-        take([weight, *bias], layer.drawn)
+        layer.drawn.extend(_own([weight, *bias], taken))
         layer_of[node.outputs[0]] = layer_of[result] = layer
     if not owners:
         raise ModelError("the model has no convolution or matrix product with constant weights to draw anew")
@@ -127,7 +121,7 @@ def weight_layers(classifier: Classifier) -> tuple[WeightLayer, ...]:
             source = node.inputs[0]
             layer = last if source is None else layer_of.get(source, last)
             for place, into in zip(NORMS[op_key(node)], (layer.scales, layer.shifts), strict=False):
-                take([optional_input(node, place)], into)
+                into.extend(_own([optional_input(node, place)], taken))
     return tuple(owners.values())
 
 
@@ -197,6 +191,13 @@ def _shape(value: ir.Value | None) -> tuple[int, ...]:
 def _is_constant(value: ir.Value | None) -> TypeGuard[ir.Value]:
     """Tell a constant of floating-point numbers."""
     return value is not None and value.const_value is not None and is_float(value)
+
+
+def _own(values: Sequence[ir.Value | None], taken: set[str]) -> list[str]:
+    """Name the constants among some values that no layer has, and enter them."""
+    names = [value.name or "" for value in values if _is_constant(value) and value.name not in taken]
+    taken.update(names)
+    return names
 
 
 def _weight(node: ir.Node) -> tuple[ir.Value, int] | None:

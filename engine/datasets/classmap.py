@@ -30,6 +30,7 @@ __all__ = ["WNID", "Labels", "class_indices", "label_columns"]
 Labels: TypeAlias = str | os.PathLike[str] | Sequence[str] | Mapping[str, int | None] | None
 
 WNID = re.compile(r"n\d{8}")  # a WordNet id, ImageNet's name of a class
+_NAME_COLUMNS = ("wnid", "synset", "folder", "category", "class", "class_name", "name", "names", "label", "labels")
 _INDEX_COLUMNS = ("index", "class_index", "imagenet_index", "model_index", "label_index", "target", "class_id", "id")
 
 
@@ -46,7 +47,7 @@ def class_indices(
     labels : path, sequence of str, mapping or "sorted", optional
         What they mean. A sequence: the model's class names, of which each name must be one, or a synonym. A mapping: from
         name to index, None for classes to leave out. A file: ``.csv`` with a column index (or class_index,
-        imagenet_index...) whose other columns are names, ``.json`` with such a mapping, a list, ``{index: name}`` or Keras'
+        imagenet_index...) and one or more of names (class, name, label, wnid...), ``.json`` with such a mapping, a list, ``{index: name}`` or Keras'
         ``{index: [WordNet id, name]}``, or ``.txt`` with one class a line, WordNet ids before names. "sorted": names in
         alphabetical order are classes 0, 1, ... as in torchvision's ImageFolder. Absent: names that are numbers are
         indices, and any others need `order`. Exactly 1000 WordNet ids are ImageNet's classes in their order, where the
@@ -232,13 +233,14 @@ def _from_csv(content: str, what: str) -> tuple[dict[str, int | None], tuple[str
         raise TargetError(f"{what}: not a CSV table ({error})") from error
     header = {str(column).strip().lower(): column for column in (rows[0] if rows else {})}
     index = next((header[column] for column in _INDEX_COLUMNS if column in header), None)
-    if index is None:
-        raise TargetError(f"{what}: want a column {', '.join(_INDEX_COLUMNS)}; got {', '.join(header) or 'no rows'}")
+    named = [header[column] for column in _NAME_COLUMNS if column in header and header[column] != index]
+    if index is None or not named:
+        raise TargetError(
+            f"{what}: want a column of indices ({', '.join(_INDEX_COLUMNS)}) and one of names "
+            f"({', '.join(_NAME_COLUMNS)}); got {', '.join(header) or 'no rows'}"
+        )
     return _from_rows(
-        [
-            (row[index], [text.strip() for key, text in row.items() if key != index and isinstance(text, str)])
-            for row in rows
-        ],
+        [(row[index], [text.strip() for column in named if (text := row[column])]) for row in rows],
         what,
     )
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from ..errors import ImageError, InputError, ShapeError, TargetError
 from ..image import MAX_PIXELS, decode
 from ..preprocess import Frame, Preprocess
-from .sample import Dataset, Sample
+from .sample import Dataset, Mask, Sample
 
 __all__ = ["Broken", "Read", "read_ahead", "read_sample"]
 
@@ -119,7 +118,8 @@ def read_ahead(
 
     Notes
     -----
-    Threads start with the first sample. They end when the last is out, when the generator is closed or dropped, or when
+    Threads start with the first sample; they also ask the data set for its samples, so `Dataset.__getitem__` must bear
+    several at once. They end when the last is out, when the generator is closed or dropped, or when
     the loop around it is left by an error: pictures not yet begun are dropped, those in work are waited for.
     """
     waiting = 4 * workers if ahead is None else ahead
@@ -202,7 +202,7 @@ def _boxes(sample: Sample, frame: Frame) -> npt.NDArray[np.float64] | None:
     return frame.boxes(clipped[inside])
 
 
-def _mask(read: Callable[[], npt.NDArray[np.bool_] | None] | None, frame: Frame, what: str) -> Any:
+def _mask(read: Callable[[], Mask | None] | None, frame: Frame, what: str) -> Mask | None:
     """Read a mask and carry it to the window."""
     mask = None if read is None else read()
     if mask is None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-__all__ = ["Dataset", "Listing", "Marks", "Ragged", "Sample", "Store"]
+__all__ = ["Dataset", "Listing", "Marks", "Mask", "Ragged", "Sample", "Store"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 

@@ -88,10 +88,10 @@ def ask(
     rows, sheets = _rows(wanted, n)
     classes = np.asarray(classes, np.int64)
 
-    def fill(buffer: Array, start: int, stop: int) -> None:
+    def _fill(buffer: Array, start: int, stop: int) -> None:
         pictures.fill(buffer, rows[start:stop])
 
-    def take(start: int, stop: int, logits: Array) -> None:
+    def _take(start: int, stop: int, logits: Array) -> None:
         part = rows[start:stop]
         where = [np.arange(n) if is_common(row.change) else np.array([row.image]) for row in part]
         of = np.repeat(np.arange(len(part)), [len(images) for images in where])
@@ -111,7 +111,7 @@ def ask(
             sheet.hit[where[place]] = hit[mine]
 
     if rows:
-        pictures.model.planner(pictures.x).run(Job(len(rows), fill, take, limits, tell=tell))
+        pictures.model.planner(pictures.x).run(Job(len(rows), _fill, _take, limits, tell=tell))
     finished = {key: Scores(sheet.log_p, sheet.log_rest, sheet.hit) for key, sheet in sheets.items()}
     return [
         {change: finished[(change, method if depends_on_map(change) else 0)] for change in dict.fromkeys(changes)}

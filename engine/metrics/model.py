@@ -67,13 +67,13 @@ class Model:
         """
         shape, dtype = x.shape[1:], x.dtype
 
-        def run(buffer: Array, _: object) -> Array:
+        def _run(buffer: Array, _: object) -> Array:
             logits = np.asarray(self.logits(buffer.copy()))
             if logits.ndim != 2 or len(logits) != len(buffer):
                 raise ShapeError(f"the model must give logits ({len(buffer)}, C); it gave {logits.shape}")
             return logits
 
-        return Planner(run, lambda rows: np.empty((rows, *shape), dtype), self.chunk)
+        return Planner(_run, lambda rows: np.empty((rows, *shape), dtype), self.chunk)
 
     def constant(self, values: Sequence[float], x: Array) -> Array:
         """
@@ -164,13 +164,13 @@ def logits_of(model: Model, x: Array) -> Array:
     """
     parts: dict[int, Array] = {}
 
-    def fill(buffer: Array, start: int, stop: int) -> None:
+    def _fill(buffer: Array, start: int, stop: int) -> None:
         buffer[:] = x[start:stop]
 
-    def take(start: int, stop: int, logits: Array) -> None:
+    def _take(start: int, stop: int, logits: Array) -> None:
         parts[start] = on_host(logits).copy()
 
-    model.planner(x).run(Job(len(x), fill, take))
+    model.planner(x).run(Job(len(x), _fill, _take))
     return np.concatenate([parts[start] for start in sorted(parts)])
 
 

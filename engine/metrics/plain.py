@@ -69,7 +69,7 @@ def checked_heatmaps(heatmaps: Any, size: tuple[int, int] | None = None) -> Arra
         raise NumericError("heatmaps must be finite; some hold NaN or infinity")
     if low < 0 or high > 1:
         raise NumericError(f"heatmaps must lie in [0, 1]; got {low:g} to {high:g}: apply ReLU and min-max first")
-    return maps  # type: ignore[no-any-return]
+    return maps
 
 
 def judged(

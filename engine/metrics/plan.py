@@ -68,17 +68,17 @@ class Plan:
 
     @property
     def by_map(self) -> int:
-        """Forwards for each image and method."""
+        """Count the forwards for each image and method."""
         return sum(depends_on_map(change) for change in self.scored)
 
     @property
     def by_image(self) -> int:
-        """Forwards for each image, whatever the number of methods."""
+        """Count the forwards for each image, whatever the number of methods."""
         return sum(not depends_on_map(change) and not is_common(change) for change in self.scored)
 
     @property
     def by_batch(self) -> int:
-        """Forwards for each batch."""
+        """Count the forwards for each batch."""
         return sum(is_common(change) for change in self.scored)
 
     def forwards(self, images: int, methods: int, batches: int) -> int:

@@ -9,8 +9,8 @@ the model. Adebayo et al. 2018, Sanity Checks for Saliency Maps, arXiv:1810.0329
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -131,10 +131,12 @@ def randomisation_table(
 
     Parameters
     ----------
-    explainer, images, classes, method, variant, seed, layer, pipeline, mask_space : optional
+    explainer, images, classes, method, variant : optional
         As in `randomisation`.
     steps : int or None, default None
         As in `randomisation`; every layer of weights unless told otherwise.
+    seed, layer, pipeline, mask_space : optional
+        As in `randomisation`.
 
     Returns
     -------
@@ -211,10 +213,13 @@ def randomiser(explainer: Explainer, kept: int = KEPT) -> Callable[[Randomised],
         From a `Randomised` to an explainer.
     """
 
-    def opened(change: Randomised) -> Explainer:
-        return explainer.randomised(redrawn(explainer.weight_layers, change), change.seed)
+    return lru_cache(maxsize=kept)(partial(_opened, explainer))
 
-    return lru_cache(maxsize=kept)(opened) if kept else opened
+
+def _opened(explainer: Explainer, change: Randomised) -> Explainer:
+    """Open one randomised model; graphs are rings of references, so that the weights of dropped ones would pile up."""
+    # gc.collect()
+    return explainer.randomised(redrawn(explainer.weight_layers, change), change.seed)
 
 
 def _judged(
@@ -261,7 +266,7 @@ def randomisation_again(size: tuple[int, int], *, variant: str, steps: int, seed
     tuple of Change
         One a step, from the logits down.
     """
-    mode = "cascading" if variant == "cascading" else "independent"
+    mode: Literal["cascading", "independent"] = "cascading" if variant == "cascading" else "independent"
     return tuple(Randomised(mode, step, steps, seed) for step in range(1, steps + 1))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from camrt.summary import Curve, Figure, Summary, Win
 
-HEADS = {  # metric -> field, better, percent
+HEADS: dict[str, Any] = {  # metric -> field, better, percent
     "average_drop": ("average_drop", "lower", True),
     "average_gain": ("average_gain", "higher", True),
     "coherency": ("coherency", "higher", True),
@@ -14,7 +14,7 @@ HEADS = {  # metric -> field, better, percent
     "adcc": ("adcc", "higher", True),
     "deletion-polycam-steps28": ("deletion", "lower", False),
 }
-FURTHER = {
+FURTHER: dict[str, Any] = {
     "adcc": ("adcc.per_image_mean", "higher", True),
     "deletion-polycam-steps28": ("deletion.ties", "neither", False),
 }
@@ -23,7 +23,7 @@ FURTHER = {
 def figure(method: str, metric: str, value: float, half: float = 0.01, *, further: bool = False) -> Figure:
     """Return one figure with a symmetric interval."""
     name, better, percent = (FURTHER if further else HEADS)[metric]
-    return Figure(method, metric, name, value, value - half, value + half, 57, 0.25, better, percent)  # type: ignore[arg-type]
+    return Figure(method, metric, name, value, value - half, value + half, 57, 0.25, better, percent)
 
 
 def summary(figures: list[Figure], wins: tuple[Win, ...] = (), curves: tuple[Curve, ...] = ()) -> Summary:
@@ -32,7 +32,7 @@ def summary(figures: list[Figure], wins: tuple[Win, ...] = (), curves: tuple[Cur
 
 
 def example(methods: tuple[str, ...] = ("gradcam", "scorecam-torchcam-0.2", "fakecam")) -> Summary:
-    """Return a summary of every metric above; the number of method i and metric j is 0.11 + 0.037 i + 0.0513 j, wrapped."""
+    """Return a summary of every metric above: 0.11 + 0.037 i + 0.0513 j, wrapped, for method i and metric j."""
     figures = [
         figure(method, metric, (0.11 + 0.037 * i + 0.0513 * j) % 1, further=further)
         for i, method in enumerate(methods)

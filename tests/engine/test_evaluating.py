@@ -25,8 +25,17 @@ def line(tmp_path):
     (tmp_path / "half.json").write_text(json.dumps({**pictures.FIELDS, "size": list(pictures.FIELDS["size"])}))
 
     def run(*words: str, settings=SETTINGS, out="out"):
-        asked = ["evaluate", str(data), "--model", str(tmp_path / "model.onnx"), "--preprocess", str(tmp_path / "half.json")]
-        return CliRunner().invoke(app, [*asked, "--out", str(tmp_path / out), *settings, *words], catch_exceptions=False)
+        asked = [
+            "evaluate",
+            str(data),
+            "--model",
+            str(tmp_path / "model.onnx"),
+            "--preprocess",
+            str(tmp_path / "half.json"),
+        ]
+        return CliRunner().invoke(
+            app, [*asked, "--out", str(tmp_path / out), *settings, *words], catch_exceptions=False
+        )
 
     return run
 
@@ -81,6 +90,11 @@ def test_some_pictures_may_be_drawn(line, tmp_path) -> None:
     assert Run.load(tmp_path / "out").total == 3
 
 
+def test_some_rows_of_a_list_may_be_chosen(line, tmp_path) -> None:
+    line("--data-option", "only=p0[0-2]*")
+    assert Run.load(tmp_path / "out").total == 3
+
+
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [
@@ -91,6 +105,7 @@ def test_some_pictures_may_be_drawn(line, tmp_path) -> None:
         (["--protocol", "poppi"], MethodError, "choose from"),
         (["--classes", "truth"], InputError, "predicted"),
         (["--kind", "zip"], CamrtError, "zip"),
+        (["--data-option", "onli=p0"], InputError, "did you mean only"),
     ],
 )
 def test_mistakes_are_said(line, words, error, said: str) -> None:

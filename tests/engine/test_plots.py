@@ -1,4 +1,4 @@
-"""Drawings measured: lengths and heights in the SVG against the numbers, letters against each other, colours by formula."""
+"""Drawings measured: lengths and heights in the SVG against the numbers, letters and colours against each other."""
 
 from __future__ import annotations
 
@@ -89,6 +89,13 @@ def test_bars_of_signed_values_begin_at_zero() -> None:
     assert right.min() == pytest.approx(left.max()) and np.ptp(right) == pytest.approx(2 * np.ptp(left), rel=1e-4)
 
 
+def test_nothing_but_zeros_is_drawn_on_a_scale_that_one_can_read() -> None:
+    plot = bars(summary([figure(m, "average_drop", 0, 0) for m in NAMES[:2]]), DROP)
+    texts = re.findall("<!-- (.*?) -->", plot.data.decode())  # Matplotlib writes each text beside its outlines
+    assert "0.20" in texts and not [text for text in texts if "e" in text and text[0].isdigit()]
+    np.testing.assert_allclose([np.ptp(shapes(plot, "fill", color)[0][:, 0]) for color in PALETTE[:2]], 0)
+
+
 def test_a_method_without_a_number_has_a_row_and_no_bar() -> None:
     made = summary([figure("gradcam", "average_drop", np.nan), figure("fakecam", "average_drop", 0.5)])
     assert "Grad-CAM –, Fake-CAM 50.00" in bars(made, DROP).alt
@@ -149,14 +156,16 @@ def test_marks_of_the_scatter_stand_where_both_numbers_say() -> None:
 )
 def test_no_letters_overlap_or_leave_the_drawing(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     boxes: dict[Any, Any] = {}  # of every text that is drawn; an axis holds some beyond its ends that are not
-    draw = matplotlib.text.Text.draw
+    from matplotlib.text import Text
+
+    draw = Text.draw
 
     def measured(self: Any, renderer: Any) -> None:
         draw(self, renderer)
         if self.get_visible() and self.get_text().strip():
             boxes[self] = self.get_window_extent(renderer)
 
-    monkeypatch.setattr(matplotlib.text.Text, "draw", measured)
+    monkeypatch.setattr(Text, "draw", measured)
     plot = kinds(NAMES[:count], "png")[name]()
     assert len(boxes) > count
     width, height = 2 * plot.size[0], 2 * plot.size[1]

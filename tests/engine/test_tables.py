@@ -109,7 +109,9 @@ def test_heads_say_metric_setting_field_unit_and_direction(column: Column, head:
         (0.0, False, "0.0000"),
         (-0.25, False, "-0.2500"),
         (0.00012345, False, "0.0001234"),
-        (1234.56, False, "1235"),
+        (12.345678, False, "12.35"),
+        (49820.4, False, "49820"),
+        (3.2e9, False, "3.2e+09"),
         (math.nan, True, "–"),
         (None, False, "–"),
     ],
@@ -131,6 +133,8 @@ def test_numbers_that_print_alike_are_best_together_and_gaps_never() -> None:
     assert [cell.best for cell in cells] == [True, False, False, False]
     made = summary(of("average_drop", 0.12341, 0.12344, 0.2))
     assert [cells[0].best for _, cells in rows_of(made, [DROP])] == [True, True, False]
+    made = summary(of("average_drop", 0.12341, 0.12344))
+    assert [cells[0].best for _, cells in rows_of(made, [DROP])] == [False, False]
 
 
 def test_a_lone_method_and_a_field_without_direction_have_no_best() -> None:
@@ -150,6 +154,20 @@ def test_a_method_without_a_metric_has_a_dash_there() -> None:
 def test_intervals_are_shown_by_half_their_width() -> None:
     lopsided = Figure("a", "average_drop", "average_drop", 0.30, 0.25, 0.37, 5, 0.1, "lower", True)
     assert rows_of(summary([lopsided]), [DROP])[0][1][0].text == "30.00 ± 6.00"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [
+        (0.2672, 0.00041, "0.2672 ± 0.0004"),
+        (10.571, 0.0736, "10.57 ± 0.07"),
+        (49820.0, 268.7, "49820 ± 269"),
+        (3.2e-7, 1.25e-8, "3.2e-07 ± 1.2e-08"),
+    ],
+)
+def test_a_number_and_its_interval_have_the_same_decimals(value: float, half: float, text: str) -> None:
+    made = summary([Figure("a", "insertion", "insertion", value, value - half, value + half, 5, 0.1, "higher", False)])
+    assert rows_of(made, [INSERTION])[0][1][0].text == text
 
 
 def test_latex_of_two_methods_is_as_written_here_by_hand() -> None:

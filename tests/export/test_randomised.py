@@ -178,7 +178,7 @@ def test_a_transformers_products_are_layers_and_its_norms_go_with_them() -> None
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(LayerError, match="no layer of weights '/fc3/Gemm'.*'/fc2/Gemm'"):
+    with pytest.raises(LayerError, match=r"no layer of weights '/fc3/Gemm'.*'/fc2/Gemm'"):
         randomised(load(tiny.mlp()), ["/fc3/Gemm"])
     flat = "axes = Constant<value=int64[3] {1, 2, 3}>() m = ReduceMean<keepdims=0>(x, axes) one = Constant<value=int64[1] {1}>() "
     flat += "u = Unsqueeze(m, one) y = Mul(u, five)"

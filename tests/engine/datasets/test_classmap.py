@@ -64,6 +64,7 @@ def test_sorted_is_alphabetical_and_an_order_is_kept() -> None:
 
 FILES: list[tuple[str, str]] = [
     ("a.csv", 'index,wnid,names\n0,n01440764,"tench, Tinca tinca"\n5,n02123045,"tabby, tabby cat"\n'),
+    ("h.csv", "index,wnid,names,count,n02123045\n0,n01440764,tench,5,9\n5,n02123045,tabby,0,n01440764\n"),
     ("b.csv", "class,index\nn01440764,0\nn02123045,5\n"),
     ("c.json", '{"n01440764": 0, "n02123045": 5}'),
     ("d.json", '{"0": ["n01440764", "tench"], "5": ["n02123045", "tabby"]}'),
@@ -111,7 +112,8 @@ def test_a_map_that_is_none_says_what_was_wanted(labels: Any, message: str) -> N
         ("a.json", "[1]", "want a list of names"),
         ("a.json", "{", "not JSON"),
         ("a.json", json.dumps({"x": "cat"}), "class indices from 0"),
-        ("a.csv", "class,number\ncat,1\n", "want a column index"),
+        ("a.csv", "class,number\ncat,1\n", "want a column of indices"),
+        ("a.csv", "index,count\n1,5\n", r"and one of names .*; got index, count"),
         ("a.csv", "class,index\ncat,one\n", "class indices from 0"),
         ("a.txt", "cat\n\ndog\n", "none empty"),
     ],

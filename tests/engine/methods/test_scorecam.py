@@ -11,9 +11,9 @@ from onnx import helper
 
 import camrt
 from camrt.anytime import Budget
-from camrt.noise import content_ids
 from camrt.kernels import min_max, resize
 from camrt.methods.scorecam import scorecam
+from camrt.noise import content_ids
 from camrt.pipeline import PIPELINES
 from tests import tiny
 from tests.engine.methods.heads import (

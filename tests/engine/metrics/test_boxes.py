@@ -194,7 +194,7 @@ def test_om_also_wants_the_prediction_right_and_is_never_below_le():
     heat = np.stack([np.pad(np.ones((2, 2)), ((0, 2), (0, 2)))] * 6)
     boxes = [np.array([[0, 0, 2, 2]])] * 4 + [np.array([[2, 2, 4, 4]]), None]
     hit = np.array([True, False, True, True, True, True])
-    labels = np.array([3, 3, 7, -1, 3, 3])  # right; not predicted; another label; unknown; box misses; no box
+    labels = np.array([3, 3, 0, -1, 3, 3])  # right; not predicted; another label; unknown; box misses; no box
     scores = {Clean(): Scores(np.zeros(6), np.zeros(6), hit)}
     case = laid_out(heat, Ground(boxes=boxes, labels=labels), scores, classes=[3] * 6)
     found, overall = values("localisation_error", case)

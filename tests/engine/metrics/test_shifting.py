@@ -73,3 +73,12 @@ def test_pictures_are_filled_with_this_array_added_or_subtracted(sign):
     change = Shifted("square", 0.0, 3, 1, sign)
     want = [pair[i] + sign * shift_of(change, X.shape, image, pair[i]) for i, image in enumerate((5, 9))]
     assert np.array_equal(pictures.of(change), np.stack(want))
+
+
+def test_the_smallest_pictures_have_squares_of_a_pixel():
+    def sizes(side):
+        x = np.ones((1, side, side), np.float32)
+        return {int(shift("square", sample=sample, x=x).sum()) for sample in range(60)}
+
+    assert sizes(1) == sizes(2) == {1}
+    assert sizes(4) == {1, 4}

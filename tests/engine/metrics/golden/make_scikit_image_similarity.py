@@ -30,10 +30,7 @@ def main() -> None:
     for shape in SHAPES:
         found, key = maps(shape), "x".join(map(str, shape))
         made[f"ssim {key}"] = np.array(
-            [
-                [structural_similarity(a, b, gaussian_weights=True, data_range=1) for b in found]
-                for a in found
-            ]
+            [[structural_similarity(a, b, gaussian_weights=True, data_range=1) for b in found] for a in found]
         )
         if min(shape) >= 48:
             made[f"hog {key}"] = np.stack([hog(one, pixels_per_cell=(16, 16), feature_vector=False) for one in found])
