@@ -91,7 +91,8 @@ class Judging:
         chosen, call = self._call(words, images, maps)
         height, width = self._images.shape[2:]
         plan = plan_of(chosen, (height, width))
-        clean = images if maps is not None else 0  # comes with the explanation where there is one
+        asks = any(set(choice.row.needs) != {"map"} for choice in chosen)
+        clean = images if asks and maps is not None else 0  # comes with the explanation where camrt makes it
         needed = plan.forwards(images, 1, 1) + clean
         explained = images * (len(plan.again) + (maps is None))
         self._rows.clear()

@@ -4,6 +4,8 @@ The command ``camrt evaluate``: methods judged by metrics over a data set, and w
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +160,7 @@ def evaluate(
         )
         return
     evaluation = finished(run, setting)
-    files = write_results(out, evaluation, explainer, dataset, followed)
+    files = write_results(out, evaluation, explainer, dataset, followed, command=shlex.join(["camrt", *sys.argv[1:]]))
     _show(evaluation, files, followed, explainer, quiet, as_json)
 
 
@@ -219,6 +221,8 @@ def _show(
         errors_to().print(
             f"{len(evaluation.problems)} pictures were skipped, the first: {evaluation.problems[0]['reason']}"
         )
-    typer.echo(terminal_table(evaluation.summary, protocol=protocol, model=str(explainer.manifest.model["name"])))
+    name = str(explainer.manifest.model["name"])
+    known = protocol is not None and any(row.is_of(name) for table in protocol.references for row in table.rows)
+    typer.echo(terminal_table(evaluation.summary, protocol=protocol if known else None, model=name))
     for path in files.values():
         typer.echo(str(path))

@@ -30,9 +30,8 @@ from .metrics.case import Again, Case, Ground, Scores
 from .metrics.changes import Change, Clean, Randomised
 from .metrics.filling import Pictures
 from .metrics.model import model_of
-from .metrics.plain import named
+from .metrics.plain import ids_of, named
 from .metrics.plan import Plan
-from .noise import content_ids
 
 __all__ = ["Judge", "Tally"]
 
@@ -115,7 +114,7 @@ class Judge:
             For each method's name, columns of length N: ``class``, ``p``, ``correct``, ``degenerate`` and every value of
             every metric.
         """
-        ids = content_ids(x)
+        ids = ids_of(x, self.plan)
         with self.explainer.place() as placed:
             x = placed(x)
             drawn: list[Drawn] = []

@@ -38,6 +38,7 @@ __all__ = [
     "Swapped",
     "Whole",
     "depends_on_map",
+    "is_seeded",
     "settled",
     "swapped",
 ]
@@ -207,6 +208,27 @@ class Randomised:
 
 
 Change: TypeAlias = Clean | Whole | Masked | Swapped | Imputed | Shifted | Cropped | Randomised
+
+
+def is_seeded(change: Change) -> bool:
+    """
+    Tell whether a change draws noise, or breaks ties, by the picture's content hash.
+
+    Parameters
+    ----------
+    change : Change
+        Any.
+
+    Returns
+    -------
+    bool
+        False where no hash is needed, which costs as much as a quarter of a small network's forward.
+    """
+    if isinstance(change, Imputed):
+        return bool(change.sigma) or change.order.seed is not None or bool(change.order.jitter)
+    if isinstance(change, Swapped):
+        return change.order.seed is not None or bool(change.order.jitter)
+    return isinstance(change, Shifted)
 
 
 def settled(change: Change, mask_space: str) -> Change:

@@ -23,10 +23,10 @@ from .case import Again, Case, Ground, Scores
 from .changes import Change, Clean, Randomised
 from .filling import Pictures
 from .model import Judged, logits_of, model_of
-from .plan import plan_of
+from .plan import Plan, plan_of
 from .table import Metric, resolve, validate
 
-__all__ = ["Explain", "checked_heatmaps", "judge", "judged", "named"]
+__all__ = ["Explain", "checked_heatmaps", "ids_of", "judge", "judged", "named"]
 
 Array = npt.NDArray[Any]
 Explain = Callable[[Array, npt.NDArray[np.int64]], Array]
@@ -176,6 +176,25 @@ def judge(
     return _judged(choices, model, x, heatmaps, classes, ground, explain, mask_space)
 
 
+def ids_of(x: Array, plan: Plan) -> npt.NDArray[np.uint64]:
+    """
+    Return content hashes of inputs where anything depends on them.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, ...)
+        Inputs.
+    plan : Plan
+        What is asked.
+
+    Returns
+    -------
+    ndarray of uint64, shape (N,)
+        The hashes; zeros where nothing asks for them.
+    """
+    return content_ids(x) if plan.is_seeded else np.zeros(len(x), np.uint64)
+
+
 def named(choice: Choice[Metric], values: Mapping[str, Array]) -> dict[str, Array]:
     """
     Give a metric's values the names they have in results.
@@ -240,13 +259,20 @@ def _judged(
     given = _classes(classes, logits)
     plan = plan_of(choices, (heat.shape[1], heat.shape[2]), mask_space)
     heat = namespace(x).asarray(heat)
-    pictures = Pictures(x, [heat], content_ids(x), asked, mask_space)
+    pictures = Pictures(x, [heat], ids_of(x, plan), asked, mask_space)
     clean = scores_of(logits, given)
-    wanted = [change for change in (*plan.scored, *plan.again) if not isinstance(change, Clean | Randomised)]
+    wanted = _scored(choices, plan, (heat.shape[1], heat.shape[2]))
     scores = plan.by_name({**ask(pictures, given, [wanted])[0], Clean(): clean})
     again = plan.by_name(_again(plan.again, pictures, given, explain, choices))
     case = _case(heat, given, x, ground, pictures, scores, again)
     return _values(choices, case)
+
+
+def _scored(choices: Sequence[Choice[Metric]], plan: Plan, size: tuple[int, int]) -> list[Change]:
+    """Return what the metrics want scores of; a caller's `explain` tells none of what it explains."""
+    rows = [(c.row.changes, {"variant": c.variant, **c.options}) for c in choices if c.row.changes is not None]
+    asked = dict.fromkeys(plan.names[change] for changes, told in rows for change in changes(size, **told))
+    return [change for change in asked if change != Clean()]
 
 
 def _again(

@@ -17,7 +17,7 @@ from ..choices import Choice
 from ..errors import InputError
 from ..explainer import MASK_SPACES
 from .asking import is_common
-from .changes import Change, Clean, Masked, Randomised, depends_on_map, settled
+from .changes import Change, Clean, Masked, Randomised, depends_on_map, is_seeded, settled
 from .table import Metric
 
 __all__ = ["Plan", "plan_of"]
@@ -49,6 +49,11 @@ class Plan:
     again: tuple[Change, ...]
     asked: int
     names: Mapping[Change, Change]
+
+    @property
+    def is_seeded(self) -> bool:
+        """Tell whether anything depends on the pictures' content hashes."""
+        return any(is_seeded(change) for change in (*self.scored, *self.again))
 
     def by_name(self, found: Mapping[Change, T]) -> dict[Change, T]:
         """

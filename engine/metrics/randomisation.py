@@ -8,6 +8,7 @@ the model. Adebayo et al. 2018, Sanity Checks for Saliency Maps, arXiv:1810.0329
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -218,7 +219,7 @@ def randomiser(explainer: Explainer, kept: int = KEPT) -> Callable[[Randomised],
 
 def _opened(explainer: Explainer, change: Randomised) -> Explainer:
     """Open one randomised model; graphs are rings of references, so that the weights of dropped ones would pile up."""
-    # gc.collect()
+    gc.collect()
     return explainer.randomised(redrawn(explainer.weight_layers, change), change.seed)
 
 

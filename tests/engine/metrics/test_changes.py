@@ -16,6 +16,7 @@ from camrt.metrics.changes import (
     Swapped,
     Whole,
     depends_on_map,
+    is_seeded,
     settled,
     swapped,
 )
@@ -41,3 +42,11 @@ def test_equal_pictures_have_equal_names() -> None:
     assert swapped(Order(), 5, 5, 9, blur) == swapped(Order(False), 0, 0, 9, blur) == Clean()
     assert swapped(Order(), 0, 9, 9, blur) == swapped(Order(False), -1, 12, 9, blur) == Whole(blur)
     assert swapped(Order(), 1, 9, 9, blur) == Swapped(Order(), 1, 9, blur)
+
+
+def test_only_noise_and_seeded_orders_need_the_pictures_hash() -> None:
+    free = (Clean(), Masked(), Swapped(Order(), 0, 3), Imputed(Order(), 3), Cropped())
+    seeded = (
+        Swapped(Order(seed=0), 0, 3), Imputed(Order(), 3, 0.1), Imputed(Order(seed=1, jitter=1e-4), 3), Shifted("square"),
+    )  # fmt: skip
+    assert [is_seeded(change) for change in (*free, *seeded)] == [False] * 5 + [True] * 4
