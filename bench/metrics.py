@@ -220,7 +220,8 @@ def apart(ours: Mapping[str, Array], theirs: Mapping[str, Array], skipped: int =
     Returns
     -------
     float
-        The largest difference, each as a share of the largest number of its name; of zeros, the difference itself.
+        The largest difference, each as a share of the largest number of its name; of zeros, the difference itself. NaN
+        where there is one.
 
     Raises
     ------
@@ -234,14 +235,14 @@ def apart(ours: Mapping[str, Array], theirs: Mapping[str, Array], skipped: int =
     >>> apart({"a": np.array([1.0, 4.0]), "b": np.zeros(1)}, {"a": np.array([1.0, 5.0])})
     0.2
     """
-    worst = 0.0
+    apart_by = [0.0]
     for name, theirs_ in theirs.items():
         mine = ours[name][..., skipped:]
         if mine.shape != theirs_.shape:
             raise ValueError(f"{name}: {mine.shape} values of camrt cannot be compared with {theirs_.shape}")
         scale = float(np.abs(theirs_).max()) or 1.0
-        worst = max(worst, float(np.abs(mine - theirs_).max()) / scale)
-    return worst
+        apart_by.append(float(np.abs(mine - theirs_).max()) / scale)
+    return float(np.max(apart_by))  # of NaN it is NaN
 
 
 class _Board:

@@ -20,7 +20,7 @@ from ..methods.arrays import namespace
 from ..noise import content_ids
 from .asking import ask, scores_of
 from .case import Again, Case, Ground, Scores
-from .changes import Change, Clean, Randomised
+from .changes import Change, Clean
 from .filling import Pictures
 from .model import Judged, logits_of, model_of
 from .plan import Plan, plan_of

@@ -72,7 +72,7 @@ def randomisation(
         "cascading" redraws every layer from the logits down to that of the step; "independent" that layer alone.
     steps : int or None, default 5
         How many layers, evenly spaced over all layers of weights: the first step is at the logits, the last at the image.
-        A single step is the last. None takes every layer.
+        A single step is the last; more steps than layers repeat some. None takes every layer.
     seed : int, default 0
         A layer's weights depend on it and on the layer's name.
     layer, pipeline, mask_space : optional
@@ -94,8 +94,9 @@ def randomisation(
 
     Notes
     -----
-    Cost: ``1 + steps`` explanations an image, and a model opened a step. Weights come from U(-1/sqrt(fan_in),
-    1/sqrt(fan_in)), norms get scale 1 and shift 0 and keep their statistics (`Explainer.randomised`).
+    Cost: ``1 + steps`` explanations an image, a model opened a step, and 50 ms an image and step to compare maps of 224 x 224.
+    Weights come from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), norms get scale 1 and shift 0 and keep their statistics
+    (`Explainer.randomised`).
 
     An evaluation also reports ``spearman``, of the maps with their sign, before ReLU and resize; ``ssim``, structural
     similarity with Gaussian weights; and ``hog``, the rank correlation of histograms of oriented gradients. These four are
@@ -213,7 +214,6 @@ def randomiser(explainer: Explainer, kept: int = KEPT) -> Callable[[Randomised],
     callable
         From a `Randomised` to an explainer.
     """
-
     return lru_cache(maxsize=kept)(partial(_opened, explainer))
 
 

@@ -141,8 +141,8 @@ def max_sensitivity(
     Notes
     -----
     Cost: one explanation an image and sample. It is a lower bound of the maximum over the ball, and grows with `samples`. The
-    defaults are those of the libraries; Quantus may drop samples whose prediction changes, here none is. An evaluation also
-    reports ``mean``, the average over samples.
+    defaults are those of the libraries; Quantus may drop samples whose prediction changes, here none is, and divides by the
+    norm of an all-zero map too. An evaluation also reports ``mean``, the average over samples.
 
     References
     ----------

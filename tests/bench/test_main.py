@@ -35,10 +35,11 @@ def test_a_file_that_is_no_run_is_one_line_on_standard_error(
     [
         (
             ["speed"],
-            "no suite is called 'speed'; choose from gradient, backward, masked, explained, threads, memory, start, coverage",
+            "no suite is called 'speed'; choose from gradient, backward, masked, metrics, explained, threads, memory, start, coverage",
         ),
         (["gradient"], "make_peers.py"),
         (["backward", "--model", "a.onnx"], "compares with eager PyTorch"),
+        (["metrics"], "make_peers.py"),
         (["explained"], "make_peers.py"),
         (["memory", "--rounds", "0"], "at least 1"),
         (["gradient", "--sittings", "0"], "at least 1"),

@@ -218,3 +218,16 @@ def test_methods_of_masked_forwards_keep_images_on_the_device(method: str, world
     assert [shape for shape in world.uploaded if shape[-3:] == (3, *tiny.SIZE)] == [(1, 3, *tiny.SIZE)]
     want = on_the_host(tiny.mlp(), images=picture, method=method, options=options)
     np.testing.assert_allclose(result.heatmaps, want.heatmaps, atol=2e-4)
+
+
+def test_a_model_with_redrawn_weights_runs_on_the_same_stream(world: cuda_stand_in.World) -> None:
+    x, classes = tiny.images(2), np.array([3, 1])
+    explainer = camrt.load(tiny.gap(), preprocess="half", providers="cuda")
+    with explainer.place() as placed:
+        other = explainer.randomised(["/head/Gemm"], 1)
+        drawn = other.draw(placed(x), classes)
+        assert other.sessions.device is explainer.sessions.device
+        assert world.host_runs == []
+        heat = on_host(drawn.heat)
+    known = camrt.load(tiny.gap(), preprocess="half").randomised(["/head/Gemm"], 1).draw(x, classes)
+    np.testing.assert_allclose(heat, known.heat, atol=1e-5)

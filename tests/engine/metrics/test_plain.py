@@ -33,6 +33,22 @@ def test_forwards_are_shared() -> None:
     assert sum(rows) == 3 + 3 * (1 + 4 + 4) + 3 + 1  # clean; masked, insertion, deletion; blurred; grey
 
 
+def test_what_is_explained_again_is_scored_only_where_a_metric_wants_the_score() -> None:
+    rows = []
+
+    def run(x):
+        rows.append(len(x))
+        return toy.logits(x)
+
+    def explain(x, classes):
+        return np.clip(x[:, 0], 0, 1)
+
+    judge(["max_sensitivity", "coherency"], run, toy.pictures(), toy.maps(), explain=explain)
+    assert sum(rows) == 3  # clean
+    judge(["max_sensitivity", "adcc"], run, toy.pictures(), toy.maps(), explain=explain)
+    assert sum(rows) == 3 + 3 + 3  # clean; masked
+
+
 def test_the_predicted_class_is_the_default() -> None:
     x, heat = toy.pictures(), toy.maps()
     predicted = toy.logits(x).argmax(1)

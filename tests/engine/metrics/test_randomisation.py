@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import camrt
 from camrt.agreement import rank_correlation
 from camrt.choices import Choice, choose
 from camrt.errors import BundleError, LayerError, MethodError, TargetError
+from camrt.evaluation import evaluate
 from camrt.explainer import Explainer
 from camrt.export import export
 from camrt.judging import Judge
@@ -213,7 +216,24 @@ def test_a_batch_is_judged_with_the_classes_of_the_model_itself(explainer: Expla
         Judge(explainer, methods, plan(steps=2)).batch(X)
 
 
-def test_what_does_not_fit_is_refused(explainer: Explainer, tmp_path: Path) -> None:
+def test_maps_of_a_randomised_model_do_not_hold_its_sessions_memory(explainer: Explainer) -> None:
+    seen: list[Case] = []
+
+    def values(case: Case, **_: object) -> dict[str, Array]:
+        seen.append(case)
+        return {"randomisation": np.zeros(len(case.heat))}
+
+    chosen, full = validate(METRIC, None, {"steps": 1})
+    row = replace(METRIC, values=values)
+    methods = choose(["gradcam", "eigencam", "scorecam"], resolve_method, validate_method)
+    asked = plan_of([Choice(row.id, row, chosen, full)], tiny.SIZE)
+    Judge(explainer, methods, asked, randomised=randomiser(explainer)).batch(X)
+    for case in seen:
+        (again,) = case.again.values()
+        assert all(array is not None and array.flags.owndata for array in (again.heat, again.degenerate, again.raw))
+
+
+def test_what_does_not_fit_is_refused(explainer: Explainer) -> None:
     with pytest.raises(MethodError, match="steps"):
         randomisation(explainer, X, steps=0)
     with pytest.raises(MethodError, match="no variant"):
@@ -225,6 +245,24 @@ def test_what_does_not_fit_is_refused(explainer: Explainer, tmp_path: Path) -> N
             Case(X[:, 0], np.zeros(3, bool), np.zeros(3, np.int64), np.zeros(3, np.uint64), X),
             variant="cascading", steps=1, seed=0,
         )  # fmt: skip
+
+
+def test_an_evaluation_judges_it_and_refuses_a_bundle(explainer: Explainer, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (3, *tiny.SIZE, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    found = evaluate(explainer, folder, ["gradcam", "eigencam"], ["randomisation:independent,steps=2"], batch=2)
+    rows = found.table.to_pydict()
+    values = [
+        value for value, method in zip(rows["randomisation-independent-steps2"], rows["method"], strict=True)
+        if method == "gradcam"
+    ]  # fmt: skip
+    pictures = sorted(folder.iterdir())
+    alone = randomisation(explainer, pictures, variant="independent", steps=2)
+    np.testing.assert_allclose(values, alone, atol=1e-6)
     export(tiny.gap(), tmp_path / "bundle")
-    with pytest.raises(BundleError, match=r"open the \.onnx file"):
-        randomisation(opened(tmp_path / "bundle"), X)
+    bundle = opened(tmp_path / "bundle")
+    for refused in (lambda: randomisation(bundle, X), lambda: evaluate(bundle, folder, metrics=["randomisation"])):
+        with pytest.raises(BundleError, match=r"open the \.onnx file"):
+            refused()
