@@ -11,9 +11,10 @@ with the picture and makes its maps itself, on both sides.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .contest import contest, ratios, spread
 from .gradient import SIDE, Settings, write_images
 from .masked import CHUNK
 from .report import Agreement, Goal, Row
+from .stopwatch import burst_length
 from .wire import Worker, WorkerError
 
 __all__ = ["CASES", "Case", "Judge", "apart", "evenly", "run"]
@@ -311,12 +313,12 @@ class _Board:
         asked = self._asked(case, case.words)
         counts = self._ours.ask("count", asked)
         self._give(case)
-        turns = {"camrt": partial(_once, self._ours, "time", asked)}
+        turns = {"camrt": _turn(self._ours, "time", asked)}
         needed = [f"{n} {what}" for what, (_, n) in counts.items() if n]
         floor = " + ".join(needed)
         if needed:
-            turns["floor"] = partial(self._needed, counts)
-        turns |= {judge.name: partial(_once, self._others, "time", {"judge": judge.key}) for judge in case.judges}
+            turns["floor"] = self._floor_of(counts)
+        turns |= {judge.name: _turn(self._others, "time", {"judge": judge.key}) for judge in case.judges}
         sys.stderr.write(f"{self._model}, {case.name}: {', '.join(turns)}, {self._settings.rounds} rounds\n")
         times = contest(turns, self._settings.rounds)
         row = partial(Row, "metrics", self._model, case.images)
@@ -334,16 +336,15 @@ class _Board:
         found += [row(f"  {name}, {case.name}", "ms", spread([1e3 * s for s in t])) for name, t in times.items()]
         return found
 
-    def _needed(self, counts: Mapping[str, Sequence[int]]) -> float:
-        """Time what cannot be done without."""
+    def _floor_of(self, counts: Mapping[str, Sequence[int]]) -> Callable[[], float]:
+        """Return a turn of what cannot be done without."""
         forwards, explanations = counts["forwards"][1], counts["explanations"][1]
-        seconds = 0.0
+        parts = []
         if forwards:
-            asked = {"rows": forwards, "batch": min(forwards, CHUNK)}
-            seconds += _once(self._floor, "time_rows", asked)
+            parts.append(_turn(self._floor, "time_rows", {"rows": forwards, "batch": min(forwards, CHUNK)}))
         if explanations:
-            seconds += _once(self._ours, "time_explanations", {"rows": explanations})
-        return seconds
+            parts.append(_turn(self._ours, "time_explanations", {"rows": explanations}))
+        return lambda: sum(part() for part in parts)
 
     def _asked(self, case: Case, words: Sequence[str]) -> dict[str, object]:
         """Say what camrt is to judge."""
@@ -355,7 +356,7 @@ class _Board:
         self._others.ask("given", {"images": case.images, "maps": case.maps and self._maps[case.maps], "noise": noise})
 
 
-def _once(worker: Worker, what: str, asked: Mapping[str, object]) -> float:
-    """Ask for the seconds of one call."""
-    (seconds,) = worker.ask(what, asked)
-    return float(seconds)
+def _turn(worker: Worker, what: str, asked: Mapping[str, object]) -> Callable[[], float]:
+    """Return a turn: the median of as many calls as a first one says, one where it takes long."""
+    calls = burst_length(worker.ask(what, {**asked, "calls": 1})[0])
+    return lambda: float(median(worker.ask(what, {**asked, "calls": calls})))

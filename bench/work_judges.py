@@ -67,9 +67,9 @@ class Judges:
         with _silent():
             np.savez(file, **JUDGES[judge](self))
 
-    def time(self, judge: str) -> list[float]:
-        """Time one judgement."""
-        return time_calls(lambda: JUDGES[judge](self), 1)
+    def time(self, judge: str, calls: int) -> list[float]:
+        """Time judgements."""
+        return time_calls(lambda: JUDGES[judge](self), calls)
 
     def torchcam(self) -> Values:
         """Insertion and deletion by torch-cam."""

@@ -77,14 +77,14 @@ class Judging:
         }
         np.savez(file, **plain)
 
-    def time(self, words: list[str], images: int, maps: str | None) -> list[float]:
-        """Time one judgement of all metrics together."""
-        return time_calls(self._call(words, images, maps)[1], 1)
+    def time(self, words: list[str], images: int, maps: str | None, calls: int) -> list[float]:
+        """Time judgements of all metrics together."""
+        return time_calls(self._call(words, images, maps)[1], calls)
 
-    def time_explanations(self, rows: int) -> list[float]:
+    def time_explanations(self, rows: int, calls: int) -> list[float]:
         """Time so many explanations, taken in one call."""
         x = np.resize(self._images, (rows, *self._images.shape[1:]))
-        return time_calls(lambda: self._explainer.explain(x, method=METHOD), 1)
+        return time_calls(lambda: self._explainer.explain(x, method=METHOD), calls)
 
     def count(self, words: list[str], images: int, maps: str | None) -> dict[str, list[int]]:
         """Return how many forwards and explanations are run, and how many are needed."""

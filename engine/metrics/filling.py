@@ -307,7 +307,7 @@ def _fill_swapped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
 
 def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
     """Write pictures with some pixels told by their neighbours, and noise on those."""
-    x, asarray = pictures.x, namespace(pictures.x).asarray
+    x = pictures.x
     missing = namespace(x).stack(
         [pictures.ranks(row.method, row.change.order)[row.image] < row.change.count for row in rows]  # type: ignore[union-attr]
     )
@@ -317,13 +317,20 @@ def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
         change = row.change
         assert isinstance(change, Imputed)
         if change.sigma:
-            at = missing[place][..., None] if pictures.model.channels_last else missing[place][None]
-            words = (change.seed, int(pictures.ids[row.image]), change.count, int(change.order.descending))
-            noise = asarray(change.sigma * standard_normal(x.shape[1:], *words), dtype=filled.dtype)
-            if change.unit == "raw":
-                noise *= pictures.model.constant(pictures.model.unit, x)[0]
-            filled[place] += noise * at
+            _add_noise(pictures, filled[place], missing[place], change, row.image)
         buffer[place] = _typed(filled[place], x)
+
+
+def _add_noise(pictures: Pictures, picture: Array, missing: Array, change: Imputed, image: int) -> None:
+    """Add noise to the missing pixels of one picture, in place: drawn channel by channel, in raster order."""
+    model, asarray = pictures.model, namespace(picture).asarray
+    shape = (picture.shape[-1 if model.channels_last else 0], change.count)
+    words = (change.seed, int(pictures.ids[image]), change.count, int(change.order.descending))
+    noise = asarray(change.sigma * standard_normal(shape, *words), dtype=picture.dtype)
+    if change.unit == "raw":
+        noise = noise * asarray(np.broadcast_to(model.unit, shape[:1]), dtype=picture.dtype)[:, None]
+    planes = namespace(picture).moveaxis(picture, -1, 0) if model.channels_last else picture
+    planes[:, missing] += noise
 
 
 def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:

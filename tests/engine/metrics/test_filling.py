@@ -19,6 +19,7 @@ from camrt.metrics.changes import (
     Whole,
 )
 from camrt.metrics.filling import Pictures, Row, ranks_of
+from camrt.metrics.model import Model
 from camrt.metrics.shifting import shift_of
 from camrt.noise import content_ids, standard_normal
 from tests.engine.metrics import toy
@@ -142,8 +143,21 @@ def test_imputed_pixels_are_imputed_and_noisy_and_the_rest_untouched() -> None:
         missing = missing.reshape(toy.SIZE)
         np.testing.assert_allclose(quiet[image], impute(x[image : image + 1], missing[None])[0], atol=1e-9)
         np.testing.assert_array_equal(quiet[image][:, ~missing], x[image][:, ~missing])
-        noise = 0.01 * standard_normal((3, *toy.SIZE), 4, int(ids[image]), 9, 1) * np.array(toy.UNIT)[:, None, None]
-        np.testing.assert_allclose(noisy[image] - quiet[image], noise * missing, atol=1e-6)
+        noise = 0.01 * standard_normal((3, 9), 4, int(ids[image]), 9, 1) * np.array(toy.UNIT)[:, None]
+        np.testing.assert_allclose((noisy[image] - quiet[image])[:, missing], noise, atol=1e-6)
+        np.testing.assert_array_equal(noisy[image][:, ~missing], x[image][:, ~missing])
+
+
+def test_imputation_noise_is_as_large_as_asked() -> None:
+    x = np.zeros((1, 3, 64, 64))
+    heat = np.random.default_rng(0).random((1, 64, 64))
+    model = Model(toy.logits, unit=(4.0, 3.0, 2.0))
+    pictures = Pictures(x, [heat], content_ids(x), model)
+    count = 3000
+    for unit, expected in (("raw", (4.0, 3.0, 2.0)), ("input", (1.0, 1.0, 1.0))):
+        noise = pictures.of(Imputed(Order(), count, 0.01, unit))[0].reshape(3, -1)
+        spread = np.sqrt((noise**2).sum(1) / count) / 0.01
+        np.testing.assert_allclose(spread, expected, rtol=0.05)
 
 
 def test_noise_depends_on_the_picture_and_not_on_its_neighbours() -> None:
