@@ -1,5 +1,5 @@
 """
-The one entry point: ``python -m bench [gradient] [backward] [masked] [metrics] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
+The one entry point: ``python -m bench [gradient] [backward] [masked] [metrics] [evaluation] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
 
 In: options. Out: a table on standard output, JSON where asked for; progress on standard error. Exit code 1 if libraries
 disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure. ``coverage`` takes hours and measures
@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import backward, coverage, coverage_report, explained, masked, metrics
+from . import backward, coverage, coverage_report, evaluation, explained, masked, metrics
 from .coverage_cases import ORIGINS
 from .gradient import FAMILY, MODELS, Settings, run, run_given
 from .machine import facts, physical_cores
 from .report import Agreement, Row, agreements, load_rows, markdown, plain, table
 from .wire import WorkerError
 
-SUITES = ("gradient", "backward", "masked", "metrics", "explained", "threads", "memory", "start")
+SUITES = ("gradient", "backward", "masked", "metrics", "evaluation", "explained", "threads", "memory", "start")
 COVERAGE = "coverage"
 ROUNDS, QUICK = 15, 3
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--peers",
         type=Path,
         metavar="FOLDER",
-        help="the environment that bench/make_peers.py made; for gradient and coverage",
+        help="the environment that bench/make_peers.py made; for suites that compare with peers",
     )
     add("--model", type=Path, metavar="FILE", help="an .onnx of your own: gradient then goes without peers")
     add("--models", nargs="+", default=list(MODELS), choices=MODELS, help="torchvision architectures for gradient")
@@ -194,6 +194,9 @@ def _suites(
         found, near = metrics.run(settings, _interpreter(options.peers))
         rows, agreed = rows + found, agreed + near
         versions.update(settings.versions)
+    if "evaluation" in suites:
+        count = evaluation.QUICK if options.quick else evaluation.PICTURES
+        rows += evaluation.run(folder, count, verbose=options.verbose)
     if "explained" in suites:
         if options.model is not None:
             found, near = explained.run_given(settings, options.model)

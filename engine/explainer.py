@@ -376,7 +376,7 @@ class Explainer:
         whole = _together(parts, 0)
         raw = whole.raws[-1][:, 0]
         if is_cupy(raw):
-            check_finite(on_host(raw), plan.method.id, plan.names[-1])
+            check_finite(on_host(abs(raw).max((1, 2))), plan.method.id, plan.names[-1])
         return Drawn(
             heat=whole.heat[:, 0],
             degenerate=on_host(whole.degenerate[:, 0]),

@@ -190,7 +190,7 @@ class Judge:
         accounts = {}
         if any("raw" in choice.row.needs for choice in self.plan.metrics):
             accounts = accounted(
-                self.explainer, pictures.x, classes, method.row.id, variant=method.variant, layer=self.layer
+                self.explainer, pictures.host, classes, method.row.id, variant=method.variant, layer=self.layer
             )
         return Case(
             heat=drawn.heat,
@@ -207,6 +207,7 @@ class Judge:
             raw=drawn.raw,
             relu=method.row.relu_of(method.variant),
             accounted=accounts,
+            shift_means=pictures.shift_means,
         )
 
     def _columns(self, method: Choice[Method], drawn: Drawn, case: Case) -> Columns:

@@ -13,8 +13,9 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from .explanation import Explanation
 
@@ -32,6 +33,14 @@ SHOWN = 32  # lines of a summary
 RULE_WORDS = {"gradient": "yes", "no flow": "none flows", "none": "no rule"}
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """Write the rate of late; nothing before there is one."""
+        return Text("" if not task.speed else f"{task.speed:.3g}/s")
+
+
 def errors_to() -> Console:
     """Return the console notes and progress go to."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -43,7 +52,7 @@ def progress_bar(title: str, total: int, quiet: bool) -> Iterator[Callable[[floa
     if quiet or not sys.stderr.isatty():
         yield lambda steps: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=errors_to(), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda steps: progress.advance(task, steps)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from camrt.export.manifest import Program, Source
 from camrt.kernels import is_cupy
 
-from .device import Device, Port
+from .device import Device, Port, on_host
 from .errors import MissingExtraError, NumericError, ProviderError
 from .libraries import missing_libraries, preload, refusal
 from .limits import UNLIMITED, Limits
@@ -271,12 +271,12 @@ class Sessions:
         Yields
         ------
         callable
-            Copies a batch to the device, whose stream is the thread's own while the context lasts; on the host it does
-            nothing.
+            Copies a batch to the device, whose stream is the thread's own while the context lasts, or to the host where
+            the runs are there; what is in place stays.
         """
         device = self.device
         if device is None:
-            yield lambda batch: batch
+            yield on_host
             return
         with device.current():
             yield device.upload

@@ -10,7 +10,6 @@ depend on the picture once for the whole batch. Of each row three numbers leave 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,20 +29,6 @@ from .filling import Pictures, Row
 __all__ = ["ask", "is_common", "ranked", "scores_of"]
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class _Sheet:
-    """Places for the answers of one change and method: what `Scores` is made of."""
-
-    n: int
-    log_p: Array = field(init=False)
-    log_rest: Array = field(init=False)
-    hit: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        for name, kind in (("log_p", float), ("log_rest", float), ("hit", bool)):
-            object.__setattr__(self, name, np.zeros(self.n, kind))
 
 
 def ask(
@@ -85,34 +70,33 @@ def ask(
     Cost: as many forwards as `camrt.metrics.plan` counts.
     """
     n = len(pictures.x)
-    rows, sheets = _rows(wanted, n)
+    rows, keys = _rows(wanted, n)
     classes = np.asarray(classes, np.int64)
+    log_p, log_rest, hit = np.zeros((len(keys), n)), np.zeros((len(keys), n)), np.zeros((len(keys), n), bool)
+    sheet = np.array([keys[_key(row)] for row in rows], np.int64)  # a row's answer goes there, to its image's place
+    image = np.array([row.image for row in rows], np.int64)
+    common = np.array([is_common(row.change) for row in rows], bool)
 
     def _fill(buffer: Array, start: int, stop: int) -> None:
         pictures.fill(buffer, rows[start:stop])
 
     def _take(start: int, stop: int, logits: Array) -> None:
-        part = rows[start:stop]
-        where = [np.arange(n) if is_common(row.change) else np.array([row.image]) for row in part]
-        of = np.repeat(np.arange(len(part)), [len(images) for images in where])
-        asked = namespace(logits).asarray(classes[np.concatenate(where)])
-        found = kernels.log_scores(logits[namespace(logits).asarray(of)], asked)
-        log_p, log_rest, hit = (on_host(values) for values in found)
-        if np.isnan(log_p).any():
-            change = part[int(of[np.isnan(log_p)][0])].change
+        to, of, row = sheet[start:stop], image[start:stop], np.arange(stop - start)
+        if (shared := common[start:stop]).any():  # a row that answers for every image, each with its own class
+            row = np.repeat(row, np.where(shared, n, 1))
+            of = np.concatenate([np.arange(n) if every else [one] for every, one in zip(shared, of, strict=True)])
+            to, logits = to[row], logits[namespace(logits).asarray(row)]
+        found = [on_host(part) for part in kernels.log_scores(logits, namespace(logits).asarray(classes[of]))]
+        if (bad := np.isnan(found[0])).any():
+            change = rows[start + int(row[bad.argmax()])].change
             raise NumericError(
                 f"the model gave NaN or infinite logits for {change}: check its weights, or run it in float32"
             )
-        for place, row in enumerate(part):
-            mine = of == place
-            sheet = sheets[_key(row)]
-            sheet.log_p[where[place]] = log_p[mine]
-            sheet.log_rest[where[place]] = log_rest[mine]
-            sheet.hit[where[place]] = hit[mine]
+        log_p[to, of], log_rest[to, of], hit[to, of] = found
 
     if rows:
         pictures.model.planner(pictures.x).run(Job(len(rows), _fill, _take, limits, tell=tell))
-    finished = {key: Scores(sheet.log_p, sheet.log_rest, sheet.hit) for key, sheet in sheets.items()}
+    finished = {key: Scores(log_p[place], log_rest[place], hit[place]) for key, place in keys.items()}
     return [
         {change: finished[(change, method if depends_on_map(change) else 0)] for change in dict.fromkeys(changes)}
         for method, changes in enumerate(wanted)
@@ -185,8 +169,8 @@ def _key(row: Row) -> tuple[Change, int]:
     return row.change, row.method
 
 
-def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], dict[tuple[Change, int], _Sheet]]:
-    """Lay out the rows to be run, and sheets for their answers."""
+def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], dict[tuple[Change, int], int]]:
+    """Lay out the rows to be run, and number the answers."""
     keys = dict.fromkeys(
         (change, method if depends_on_map(change) else 0) for method, changes in enumerate(wanted) for change in changes
     )
@@ -201,7 +185,7 @@ def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], dict[t
         for change, _ in group
         if image == 0 or not is_common(change)
     ]
-    return rows, {key: _Sheet(n) for key in keys}
+    return rows, {key: place for place, key in enumerate(keys)}
 
 
 def _grouped(ordered: list[tuple[Change, int]]) -> list[tuple[tuple[str, int], list[tuple[Change, int]]]]:

@@ -106,6 +106,8 @@ class Case:
         What the method returned before ReLU, resize and scaling, (N, h, w).
     relu : bool
         Whether its parts below zero are cut off before they are resized.
+    shift_means : mapping of (Change, int) to ndarray of float64, shape (H, W)
+        Of noise that was taken away from an image, the mean over channels, where it is still known.
     accounted : mapping of str to ndarray of float64, shape (N,)
         For `completeness`: "output" and "sum", the logit and what the method accounts for.
     """
@@ -122,6 +124,7 @@ class Case:
     raw: Array | None = None
     relu: bool = True
     accounted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    shift_means: Mapping[tuple[Change, int], npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property
     def host(self) -> Array:

@@ -7,6 +7,7 @@ A `camrt.Explainer`, or any function from inputs to logits, becomes a `Model`. M
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -75,6 +76,17 @@ class Model:
 
         return Planner(_run, lambda rows: np.empty((rows, *shape), dtype), self.chunk)
 
+    def place(self) -> AbstractContextManager[Callable[[Array], Array]]:
+        """
+        Hold what the model runs on.
+
+        Returns
+        -------
+        context manager
+            It gives a callable that brings arrays to where `planner` takes them: to the host.
+        """
+        return nullcontext(on_host)
+
     def constant(self, values: Sequence[float], x: Array) -> Array:
         """
         Shape one number a channel so that it is broadcast over inputs.
@@ -107,6 +119,11 @@ class _Explained(Model):
         """Return the explainer's own stream."""
         assert self.explainer is not None
         return self.explainer.planner(x)
+
+    def place(self) -> AbstractContextManager[Callable[[Array], Array]]:
+        """Hold the explainer's own device, where it has one."""
+        assert self.explainer is not None
+        return self.explainer.place()
 
 
 Judged: TypeAlias = Model | Explainer | Callable[[Array], Any]

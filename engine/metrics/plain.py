@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ..choices import Choice, choose
 from ..device import on_host
 from ..errors import InputError, NumericError, ShapeError, TargetError
-from ..methods.arrays import namespace
 from ..noise import content_ids
 from .asking import ask, scores_of
 from .case import Again, Case, Ground, Scores
@@ -255,17 +254,18 @@ def _judged(
     heat = checked_heatmaps(heatmaps, x.shape[1:3] if asked.channels_last else x.shape[2:])
     if len(heat) != len(x):
         raise ShapeError(f"one heatmap an input was wanted; got {len(heat)} for {len(x)}")
-    logits = logits_of(asked, x)
-    given = _classes(classes, logits)
     plan = plan_of(choices, (heat.shape[1], heat.shape[2]), mask_space)
-    heat = namespace(x).asarray(heat)
-    pictures = Pictures(x, [heat], ids_of(x, plan), asked, mask_space)
-    clean = scores_of(logits, given)
+    ids = ids_of(x, plan)
     wanted = _scored(choices, plan, (heat.shape[1], heat.shape[2]))
-    scores = plan.by_name({**ask(pictures, given, [wanted])[0], Clean(): clean})
-    again = plan.by_name(_again(plan.again, pictures, given, explain, choices))
-    case = _case(heat, given, x, ground, pictures, scores, again)
-    return _values(choices, case)
+    with asked.place() as placed:
+        x, heat = placed(x), placed(heat)
+        logits = logits_of(asked, x)
+        given = _classes(classes, logits)
+        pictures = Pictures(x, [heat], ids, asked, mask_space)
+        clean = scores_of(logits, given)
+        scores = plan.by_name({**ask(pictures, given, [wanted])[0], Clean(): clean})
+        again = plan.by_name(_again(plan.again, pictures, given, explain, choices, placed))
+        return _values(choices, _case(heat, given, x, ground, pictures, scores, again))
 
 
 def _scored(choices: Sequence[Choice[Metric]], plan: Plan, size: tuple[int, int]) -> list[Change]:
@@ -281,8 +281,9 @@ def _again(
     classes: npt.NDArray[np.int64],
     explain: Explain | None,
     choices: Sequence[Choice[Metric]],
+    placed: Callable[[Array], Array],
 ) -> dict[Change, Again]:
-    """Have changed pictures explained."""
+    """Have changed pictures explained by the caller, who sees them on the host."""
     if changes and explain is None:
         who = next(choice.row.id for choice in choices if choice.row.again is not None)
         raise InputError(
@@ -291,8 +292,8 @@ def _again(
     found: dict[Change, Again] = {}
     for change in changes:
         assert explain is not None
-        heat = checked_heatmaps(explain(pictures.of(change), classes), pictures.heats[0].shape[1:])
-        found[change] = Again(heat, _flat(heat))
+        heat = checked_heatmaps(explain(on_host(pictures.of(change)), classes), pictures.heats[0].shape[1:])
+        found[change] = Again(placed(heat), _flat(heat))
     return found
 
 
@@ -321,6 +322,7 @@ def _case(
         scores or {},
         again or {},
         known,
+        shift_means={} if pictures is None else pictures.shift_means,
     )
 
 

@@ -232,12 +232,16 @@ def infidelity_values(case: Case, *, variant: str, samples: int, scale: float, s
         ``infidelity`` and its standard error ``infidelity.error``, (N,).
     """
     changes = _taken(variant, samples, scale, seed)
-    x, heat, last = on_host(case.x), case.host.astype(np.float64), case.channels_last
+    shown = on_host(case.x) if variant == "square" else [None] * len(case.x)  # noise needs no picture
+    heat, last = case.host.astype(np.float64), case.channels_last
     products = np.empty((len(heat), samples))
-    for i, (picture, image) in enumerate(zip(x, case.ids, strict=True)):
+    for i, (picture, image) in enumerate(zip(shown, case.ids, strict=True)):
         for j, change in enumerate(changes):
-            shift = shift_of(change, picture.shape, int(image), picture, channels_last=last)
-            products[i, j] = (shift.mean(-1 if last else 0, dtype=np.float64) * heat[i]).sum()
+            mean = case.shift_means.get((change, i))
+            if mean is None:
+                shift = shift_of(change, case.x.shape[1:], int(image), picture, channels_last=last)
+                mean = shift.mean(-1 if last else 0, dtype=np.float64)
+            products[i, j] = (mean * heat[i]).sum()
     clean = case.scores[Clean()].p
     drops = np.stack([clean - case.scores[change].p for change in changes], axis=1)
     values, errors = infidelity_from(products, drops, scaled=variant != "unscaled")

@@ -21,7 +21,9 @@ Array = npt.NDArray[Any]
 KINDS = {"gaussian": 0, "uniform": 1, "square": 2}  # each has a stream of its own
 
 
-def shift_of(change: Shifted, shape: tuple[int, ...], image: int, x: Array, *, channels_last: bool = False) -> Array:
+def shift_of(
+    change: Shifted, shape: tuple[int, ...], image: int, x: Array | None, *, channels_last: bool = False
+) -> Array:
     """
     Return the array that a change adds to a picture, before its sign.
 
@@ -33,8 +35,8 @@ def shift_of(change: Shifted, shape: tuple[int, ...], image: int, x: Array, *, c
         Of the picture: (C, H, W), or (H, W, C) where channels come last.
     image : int
         The picture's content hash.
-    x : ndarray of `shape`
-        The picture, on the host; a "square" shows it, noise does not look at it.
+    x : ndarray of `shape` or None
+        The picture, on the host; a "square" shows it, noise does not need it.
     channels_last : bool
         Which of the axes are rows and columns.
 
@@ -62,6 +64,7 @@ def shift_of(change: Shifted, shape: tuple[int, ...], image: int, x: Array, *, c
         return np.float32(change.scale) * draw.standard_normal(shape, dtype=np.float32)
     if change.kind == "uniform":
         return np.float32(change.scale) * (2 * draw.random(shape, dtype=np.float32) - 1)
+    assert x is not None
     height, width = shape[:2] if channels_last else shape[1:]
     side = int(draw.integers(max(1, height // 8), max(1, height // 2), endpoint=True))
     tall, wide = min(side, height), min(side, width)

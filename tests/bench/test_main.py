@@ -35,7 +35,7 @@ def test_a_file_that_is_no_run_is_one_line_on_standard_error(
     [
         (
             ["speed"],
-            "no suite is called 'speed'; choose from gradient, backward, masked, metrics, explained, threads, memory, start, coverage",
+            "no suite is called 'speed'; choose from gradient, backward, masked, metrics, evaluation, explained, threads, memory, start, coverage",
         ),
         (["gradient"], "make_peers.py"),
         (["backward", "--model", "a.onnx"], "compares with eager PyTorch"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -15,33 +14,12 @@ import pytest
 import camrt
 from camrt.device import WARM_UPS, Device, on_host
 from camrt.errors import MissingExtraError, NumericError, ProviderError
-from camrt.kernels import device as kernel_device
 from camrt.providers import BUCKETS
 from tests import tiny
 from tests.engine import cuda_stand_in
-from tests.kernels import cupy_on_cpu
 
 Array = np.ndarray[Any, Any]
 GRAPHS = [("cuda", {"enable_cuda_graph": 1})]
-
-
-@pytest.fixture(scope="module")
-def compiler(tmp_path_factory: pytest.TempPathFactory) -> cupy_on_cpu.Compiler:
-    """Return what runs kernels on the CPU."""
-    if not cupy_on_cpu.has_compiler():
-        pytest.skip("g++ is not installed, so the CUDA kernels cannot run on the CPU")
-    return cupy_on_cpu.Compiler(tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture
-def world(compiler: cupy_on_cpu.Compiler, monkeypatch: pytest.MonkeyPatch) -> Iterator[cuda_stand_in.World]:
-    """Install the stand-ins for the length of a test."""
-    cupy, ort, world = cuda_stand_in.make(compiler)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr("camrt.session.runtime", lambda: ort)
-    kernel_device._function.cache_clear()
-    yield world
-    kernel_device._function.cache_clear()
 
 
 def on_the_host(data: bytes, **asked: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import time
 
 import pytest
+from rich.console import Console
 
+from camrt import printing
 from camrt.printing import _short, print_json, progress_bar
 
 
@@ -32,3 +36,15 @@ def test_progress_is_silent_without_a_terminal(quiet: bool, capsys: pytest.Captu
     with progress_bar("working", 3, quiet) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_has_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(printing, "errors_to", lambda: Console(file=file, force_terminal=True, width=100))
+    with progress_bar("evaluating", 40, False) as advance:
+        for _ in range(3):
+            time.sleep(0.01)
+            advance(10)
+    shown = file.getvalue()
+    assert "30/40" in shown and "/s" in shown and ":" in shown

@@ -12,14 +12,6 @@ from camrt.kernels import device
 from tests.kernels import cupy_on_cpu
 
 
-@pytest.fixture(scope="session")
-def cpu_compiler(tmp_path_factory: pytest.TempPathFactory) -> cupy_on_cpu.Compiler:
-    """Return the compiler of the stand-in; each source is compiled once a session."""
-    if not cupy_on_cpu.has_compiler():
-        pytest.skip("g++ is not installed, so the CUDA kernels cannot run on the CPU")
-    return cupy_on_cpu.Compiler(tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.fixture
 def fake_cupy(cpu_compiler: cupy_on_cpu.Compiler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return the stand-in for CuPy, installed for the length of a test."""

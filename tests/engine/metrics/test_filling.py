@@ -148,6 +148,16 @@ def test_imputed_pixels_are_imputed_and_noisy_and_the_rest_untouched() -> None:
         np.testing.assert_array_equal(noisy[image][:, ~missing], x[image][:, ~missing])
 
 
+def test_a_row_does_not_depend_on_its_neighbours_noise() -> None:
+    x, heat = toy.pictures(), toy.maps()
+    plain, noisy = Row(Imputed(Order(), 9), 0), Row(Imputed(Order(), 9, 0.01), 1)
+    alone, mixed = np.empty((1, *x.shape[1:])), np.empty((3, *x.shape[1:]))
+    made(x, [heat]).fill(alone, [plain])
+    made(x, [heat]).fill(mixed, [noisy, plain, noisy])
+    np.testing.assert_array_equal(mixed[1], alone[0])
+    np.testing.assert_array_equal(mixed[0], mixed[2])
+
+
 def test_imputation_noise_is_as_large_as_asked() -> None:
     x = np.zeros((1, 3, 64, 64))
     heat = np.random.default_rng(0).random((1, 64, 64))
@@ -167,6 +177,19 @@ def test_noise_depends_on_the_picture_and_not_on_its_neighbours() -> None:
         for image in range(4):
             alone = made(x[image : image + 1], [heat[image : image + 1]]).of(change)
             np.testing.assert_array_equal(alone[0], whole[image])
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_was_taken_away_is_known_afterwards(last: bool) -> None:
+    x = toy.pictures(2)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if last else x
+    taken, added = Shifted("gaussian", 0.2, 1, 0, -1), Shifted("gaussian", 0.2, 1, 0, 1)
+    pictures = made(x, [toy.maps(2)], channels_last=last)
+    changed = pictures.of(taken)
+    pictures.of(added)
+    assert set(pictures.shift_means) == {(taken, 0), (taken, 1)}
+    for i in range(2):
+        np.testing.assert_allclose(pictures.shift_means[taken, i], (x - changed)[i].mean(-1 if last else 0), atol=1e-6)
 
 
 def test_a_crop_of_everything_is_the_picture() -> None:
