@@ -2,7 +2,7 @@
 The suite ``evaluation``: whether an evaluation's memory and pace stay what they are over thousands of pictures.
 
 In: a number of pictures, drawn by the demo's script and written as PNG. Out: megabytes that a process of its own grew by
-over the last nine tenths of them, and the slowest and fastest tenth against the median one. Nothing is compared with a
+over the last nine tenths of them, how far the pace drifts, and the slowest and fastest tenth against the median one. Nothing is compared with a
 peer; the floor is the process itself at the start.
 """
 
@@ -60,9 +60,10 @@ def run(folder: Path, pictures: int, *, verbose: bool = False) -> list[Row]:
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     seconds, memory = told["seconds"], told["memory"]
     made = partial(Row, "evaluation", "demo", None)
-    middle = median(seconds[1:])
+    middle, drift = median(seconds[1:]), median(seconds[-3:]) / median(seconds[1:4])  # the first tenth opens sessions
     return [
         made("  pictures", "/s", spread([pictures / TENTHS / second for second in seconds[1:]])),
+        made("last three tenths against the second to fourth", "share", spread([abs(drift - 1)]), PACE),
         made("slowest tenth above the median one", "share", spread([max(seconds[1:]) / middle - 1]), PACE),
         made("fastest tenth below the median one", "share", spread([1 - min(seconds[1:]) / middle]), PACE),
         made("  resident after each tenth", "MB", spread(memory)),

@@ -123,15 +123,18 @@ def _on_numpy(
     )
     begun, ended = np.empty(ranks.shape[1:], bool), np.empty(ranks.shape[1:], bool)
     mask, blend = np.empty(ranks.shape[1:], bits), np.empty(ranks.shape[1:], bits)
-    for row, (image, order) in enumerate(zip(which, of, strict=True)):
-        np.greater_equal(ranks[order], int(start[row]), out=begun)
+    change, of_image = np.empty(sources.shape[1:], bits), -1
+    for row, (image, order) in enumerate(zip(which.tolist(), of.tolist(), strict=True)):
+        if image != of_image:  # the same for every row of an image
+            np.bitwise_xor(sources[image], shown[image], out=change)
+            of_image = image
         np.less(ranks[order], int(stop[row]), out=ended)
-        np.copyto(mask, np.logical_and(begun, ended, out=begun))
+        if start[row] > 0:
+            np.logical_and(ended, np.greater_equal(ranks[order], int(start[row]), out=begun), out=ended)
+        np.copyto(mask, ended)
         np.negative(mask, out=mask)  # all bits where the pixel is swapped
-        for source, substrate, target in zip(sources[image], shown[image], targets[row], strict=True):
-            np.bitwise_xor(source, substrate, out=blend)
-            np.bitwise_and(blend, mask, out=blend)
-            np.bitwise_xor(source, blend, out=target)
+        for source, swap, target in zip(sources[image], change, targets[row], strict=True):
+            np.bitwise_xor(source, np.bitwise_and(swap, mask, out=blend), out=target)
 
 
 def _on_gpu(

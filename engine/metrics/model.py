@@ -44,6 +44,8 @@ class Model:
         How much of the input one raw unit, black to white, is for each channel: ``1 / std``. Noise given in raw units needs it.
     chunk : int
         Inputs a call.
+    classes : int or None
+        C, where it is known before anything runs.
     """
 
     logits: Callable[[Array], Any]
@@ -51,6 +53,7 @@ class Model:
     black: Sequence[float] = (0.0,)
     unit: Sequence[float] = (1.0,)
     chunk: int = CHUNK
+    classes: int | None = None
 
     def planner(self, x: Array) -> Planner:
         """
@@ -154,7 +157,12 @@ def model_of(given: Judged) -> Model:
         preprocess = given.preprocess
         unit = [255 * preprocess.scale / s for s in np.broadcast_to(preprocess.std, len(preprocess.black))]
         return _Explained(
-            lambda x: given.logits(x), preprocess.layout == "nhwc", preprocess.black, tuple(unit), explainer=given
+            lambda x: given.logits(x),
+            preprocess.layout == "nhwc",
+            preprocess.black,
+            tuple(unit),
+            classes=given.manifest.classes,
+            explainer=given,
         )
     if callable(given):
         return Model(given)

@@ -259,11 +259,15 @@ def _judged(
     wanted = _scored(choices, plan, (heat.shape[1], heat.shape[2]))
     with asked.place() as placed:
         x, heat = placed(x), placed(heat)
-        logits = logits_of(asked, x)
-        given = _classes(classes, logits)
         pictures = Pictures(x, [heat], ids, asked, mask_space)
-        clean = scores_of(logits, given)
-        scores = plan.by_name({**ask(pictures, given, [wanted])[0], Clean(): clean})
+        if classes is None or asked.classes is None:
+            logits = logits_of(asked, x)
+            given = np.asarray(logits.argmax(1), np.int64) if classes is None else _classes(classes, *logits.shape)
+            found = {**ask(pictures, given, [wanted])[0], Clean(): scores_of(logits, given)}
+        else:  # the clean pictures fill up a chunk with the others
+            given = _classes(classes, len(x), asked.classes)
+            found = ask(pictures, given, [[Clean(), *wanted]])[0]
+        scores = plan.by_name(found)
         again = plan.by_name(_again(plan.again, pictures, given, explain, choices, placed))
         return _values(choices, _case(heat, given, x, ground, pictures, scores, again))
 
@@ -334,15 +338,13 @@ def _values(choices: Sequence[Choice[Metric]], case: Case) -> dict[str, Array]:
     return found
 
 
-def _classes(classes: Any, logits: Array) -> npt.NDArray[np.int64]:
-    """Return a class for each image."""
-    if classes is None:
-        return np.asarray(logits.argmax(1), np.int64)
+def _classes(classes: Any, n: int, n_classes: int) -> npt.NDArray[np.int64]:
+    """Check the class given for each image."""
     given = np.asarray(classes)
-    if given.shape != (len(logits),) or given.dtype.kind not in "iu":
-        raise TargetError(f"classes must be one integer an image, ({len(logits)},); got {given.dtype} {given.shape}")
-    if given.size and not (given.min() >= 0 and given.max() < max(2, logits.shape[1])):
-        raise TargetError(f"classes must lie in 0..{logits.shape[1] - 1}; got {given.min()} to {given.max()}")
+    if given.shape != (n,) or given.dtype.kind not in "iu":
+        raise TargetError(f"classes must be one integer an image, ({n},); got {given.dtype} {given.shape}")
+    if given.size and not (given.min() >= 0 and given.max() < n_classes):
+        raise TargetError(f"classes must lie in 0..{n_classes - 1}; got {given.min()} to {given.max()}")
     return given.astype(np.int64)
 
 
