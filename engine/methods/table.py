@@ -406,18 +406,54 @@ def validate(
     >>> validate(resolve("layercam"), None, {"gamma": 3})
     ('official', {'gamma': 3.0, 'scale_layers': 'shallow'})
     """
+    return completed(method.id, method.variants, {**method.options, **method.fusion_options}, variant, options)
+
+
+def completed(
+    owner: str,
+    variants: tuple[str, ...],
+    known: Mapping[str, Option],
+    variant: str | None,
+    given: Mapping[str, object] | None,
+) -> tuple[str, dict[str, object]]:
+    """
+    Complete and check a variant and options of a method or a metric.
+
+    Parameters
+    ----------
+    owner : str
+        Whose they are, for messages.
+    variants : tuple of str
+        Those there are, the default first.
+    known : mapping of str to Option
+        Options there are.
+    variant : str or None
+        What was asked for.
+    given : mapping of str to object, or None
+        Values of some options.
+
+    Returns
+    -------
+    variant : str
+        The variant's exact name.
+    options : dict of str to object
+        Every option with its value.
+
+    Raises
+    ------
+    MethodError
+        If the variant or an option does not exist, or a value is out of range.
+    """
     try:
-        chosen = method.variants[0] if variant is None else match(variant, method.variants)
+        chosen = variants[0] if variant is None else match(variant, variants)
     except ValueError as error:
-        raise MethodError(f"{method.id} has no variant {variant!r}; {offer(variant, method.variants)}") from error
-    known = {**method.options, **method.fusion_options}
-    given = dict(options or {})
-    for name in given:
+        raise MethodError(f"{owner} has no variant {variant!r}; {offer(variant, variants)}") from error
+    values = dict(given or {})
+    for name in values:
         if name not in known:
             has = offer(name, known) if known else "it has none"
-            raise MethodError(f"{method.id} has no option {name!r}; {has}")
-    full = {
-        name: option.read(method.id, name, given[name]) if name in given else option.default_of(chosen)
+            raise MethodError(f"{owner} has no option {name!r}; {has}")
+    return chosen, {
+        name: option.read(owner, name, values[name]) if name in values else option.default_of(chosen)
         for name, option in known.items()
     }
-    return chosen, full

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from ..errors import MethodError
-from ..methods.table import Option
-from ..words import match, normalise, offer
+from ..methods.table import Option, completed
+from ..words import normalise, offer
 from .changes import Change
 
 __all__ = ["METRICS", "Field", "Metric", "Need", "register", "resolve", "validate"]
@@ -221,17 +221,4 @@ def validate(
     MethodError
         If the variant or an option does not exist, or a value is out of range.
     """
-    try:
-        chosen = metric.variants[0] if variant is None else match(variant, metric.variants)
-    except ValueError as error:
-        raise MethodError(f"{metric.id} has no variant {variant!r}; {offer(variant, metric.variants)}") from error
-    given = dict(options or {})
-    for name in given:
-        if name not in metric.options:
-            has = offer(name, metric.options) if metric.options else "it has none"
-            raise MethodError(f"{metric.id} has no option {name!r}; {has}")
-    full = {
-        name: option.read(metric.id, name, given[name]) if name in given else option.default_of(chosen)
-        for name, option in metric.options.items()
-    }
-    return chosen, full
+    return completed(metric.id, metric.variants, metric.options, variant, options)
