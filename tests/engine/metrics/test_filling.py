@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from camrt import kernels
 from camrt.kernels import impute
 from camrt.metrics.changes import (
     Clean,
@@ -156,6 +157,15 @@ def test_a_row_does_not_depend_on_its_neighbours_noise() -> None:
     made(x, [heat]).fill(mixed, [noisy, plain, noisy])
     np.testing.assert_array_equal(mixed[1], alone[0])
     np.testing.assert_array_equal(mixed[0], mixed[2])
+
+
+def test_what_no_noise_covers_is_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(kernels, "impute", lambda *a, tolerance, **k: (asked.append(tolerance), impute(*a, **k))[1])
+    x, heat = toy.pictures(), toy.maps()
+    rows = [Row(Imputed(Order(), 9, sigma), 0) for sigma in (0.0, 0.01, 0.0)]
+    made(x, [heat]).fill(np.empty((3, *x.shape[1:])), rows)
+    assert asked == [2e-5, 1e-4, 2e-5]
 
 
 def test_imputation_noise_is_as_large_as_asked() -> None:
