@@ -1,5 +1,5 @@
 """
-The one entry point: ``python -m bench [gradient] [backward] [masked] [metrics] [evaluation] [explained] [threads] [memory] [start]``, and ``python -m bench coverage``.
+The one entry point: ``python -m bench [gradient] [backward] [masked] [metrics] [evaluation] [explained] [threads] [memory] [start] [serve]``, and ``python -m bench coverage``.
 
 In: options. Out: a table on standard output, JSON where asked for; progress on standard error. Exit code 1 if libraries
 disagree or one fails, 2 for a wrong option; a missed goal is a figure, not a failure. ``coverage`` takes hours and measures
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from . import backward, coverage, coverage_report, evaluation, explained, masked, metrics
 from .coverage_cases import ORIGINS
-from .gradient import FAMILY, MODELS, Settings, run, run_given
+from .gradient import FAMILY, MODELS, SIDE, Settings, run, run_given, write_images
 from .machine import facts, physical_cores
 from .report import Agreement, Row, agreements, load_rows, markdown, plain, table
 from .wire import WorkerError
 
-SUITES = ("gradient", "backward", "masked", "metrics", "evaluation", "explained", "threads", "memory", "start")
+SUITES = ("gradient", "backward", "masked", "metrics", "evaluation", "explained", "threads", "memory", "start", "serve")
 COVERAGE = "coverage"
 ROUNDS, QUICK = 15, 3
 
@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batches", nargs="+", type=int, default=[1, 16], metavar="N", help="images a call for gradient (1 16)")
     add("--rounds", type=int, metavar="N", help=f"turns of each contender ({ROUNDS})")
     add("--sittings", type=int, default=1, metavar="N", help="start every process of gradient anew N times (1)")
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="how long each load of serve lasts, in place of the figure's own length",
+    )
     add("--threads", type=int, metavar="N", help="threads within a call, for all libraries (the physical cores)")
     add(
         "--quick",
@@ -90,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     cover = parser.add_argument_group(COVERAGE)
     add = cover.add_argument
     add("--origins", nargs="+", default=list(ORIGINS), choices=ORIGINS, help="where models come from; all by default")
-    add("--only", nargs="+", default=[], metavar="NAME", help="try these again, whether there is a record or not")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="try these again, whether there is a record or not; with serve: figures to measure",
+    )
     add("--files", type=Path, metavar="FOLDER", help="the .onnx files of the origin files")
     add("--results", type=Path, metavar="FILE.jsonl", help="records, one a line; a run goes on where it stopped")
     add("--fresh", action="store_true", help="forget the records of these origins first")
@@ -134,11 +146,19 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         parser.error(
             f"{eager[0]} compares with eager PyTorch: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER"
         )
-    if {"gradient", "explained"} & set(suites) and options.model is None and options.peers is None:
+    if {"gradient", "explained", "serve"} & set(suites) and options.model is None and options.peers is None:
         parser.error(
-            "gradient compares with the peers, and explained takes their models: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER, "
+            "gradient compares with the peers, explained and serve take their models: run `python bench/make_peers.py FOLDER` once and give --peers FOLDER, "
             "or give --model FILE to compare a model of your own with its bare forward"
         )
+    if "serve" in suites:
+        from .serve import FIGURES
+
+        unknown = [name for name in options.only if name not in FIGURES]
+        if unknown:
+            parser.error(f"serve has no figure {unknown[0]!r}; choose from {', '.join(FIGURES)}")
+    if options.seconds is not None and options.seconds <= 0:
+        parser.error("a load lasts for more than 0 seconds")
     machine = facts()
     with tempfile.TemporaryDirectory(prefix="camrt-bench-") as scratch:
         folder = Path(scratch) if options.folder is None else options.folder.resolve()
@@ -214,6 +234,14 @@ def _suites(
         from . import start
 
         rows += start.run(folder, model, rounds)
+    if "serve" in suites:
+        from . import serve
+
+        onnx = options.model
+        if onnx is None:
+            images = write_images(folder, (max(options.batches), 3, SIDE, SIDE))
+            onnx = explained.exported(settings, _interpreter(options.peers), serve.MODEL, images)
+        rows += serve.run(folder, onnx, options.only, rounds, seconds=options.seconds, verbose=options.verbose)
     return rows, agreed
 
 

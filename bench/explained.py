@@ -21,7 +21,7 @@ from .gradient import FLOOR, SIDE, Settings, turn_of, write_images
 from .report import Agreement, Row
 from .wire import Worker, WorkerError
 
-__all__ = ["NEAR", "run", "run_given"]
+__all__ = ["NEAR", "exported", "run", "run_given"]
 
 NEAR = 1e-5  # of a heatmap in [0, 1]
 
@@ -53,13 +53,42 @@ def run(settings: Settings, peers: str) -> tuple[list[Row], list[Agreement]]:
     agreed: list[Agreement] = []
     images = write_images(settings.folder, (max(settings.batches), 3, SIDE, SIDE))
     for model in settings.models:
-        onnx = settings.folder / f"{model}.onnx"
-        with Worker("the peers' worker", peers, "work_peers", quiet=not settings.verbose) as others:
-            threads = settings.threads or settings.cores
-            others.ask("load", {"model": model, "images": images, "onnx": str(onnx), "threads": threads})
+        onnx = exported(settings, peers, model, images)
         found = _measure(settings, model, onnx, images, settings.batches)
         rows, agreed = rows + found[0], agreed + found[1]
     return rows, agreed
+
+
+def exported(settings: Settings, peers: str, model: str, images: str) -> Path:
+    """
+    Have the peers' torch seed and export an architecture.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where to.
+    peers : str
+        The interpreter of an environment that exports it.
+    model : str
+        A torchvision architecture.
+    images : str
+        As `write_images` returns it; what batch norms are settled on.
+
+    Returns
+    -------
+    Path
+        The model.
+
+    Raises
+    ------
+    WorkerError
+        If torch fails.
+    """
+    onnx = settings.folder / f"{model}.onnx"
+    with Worker("the peers' worker", peers, "work_peers", quiet=not settings.verbose) as others:
+        threads = settings.threads or settings.cores
+        others.ask("load", {"model": model, "images": images, "onnx": str(onnx), "threads": threads})
+    return onnx
 
 
 def run_given(settings: Settings, onnx: Path) -> tuple[list[Row], list[Agreement]]:

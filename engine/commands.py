@@ -51,6 +51,7 @@ from .opening import load
 from .printing import errors_to, print_agreement, print_inspection, print_json, print_summary, progress_bar, summarise
 from .propagation import programs_of
 from .saving import save_all
+from .server.command import serve
 from .stages import stages_of
 
 __all__ = ["app"]
@@ -215,6 +216,7 @@ def compare(
 
 
 app.command()(evaluate)
+app.command()(serve)
 
 
 @app.command()

@@ -242,7 +242,8 @@ class Explainer:
         Parameters
         ----------
         images : path, bytes, PIL image, ndarray or list of those
-            Pictures; a float array in the model's own layout is taken as prepared.
+            Pictures; a float array in the model's own layout is taken as prepared. What `camrt.image.prepare` made is
+            taken as it is, without another look at it.
         method : str, default "gradcam"
             A method id or alias; `camrt.methods` lists them.
         target : optional
@@ -309,9 +310,8 @@ class Explainer:
         table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
         run = self._augmented if tta else self._maps
         chunks: list[_Maps] = []
-        limited = Limits(timeout, cancel) if timeout is not None or cancel is not None else UNLIMITED
-        with limited as limits, self._sessions.place() as placed:
-            step = self._batch if budget is None else 1  # what a budget allows does not depend on the neighbours
+        with _limited(timeout, cancel) as limits, self._sessions.place() as placed:
+            step = self.batch if budget is None else 1  # what a budget allows does not depend on the neighbours
             for start in range(0, len(x), step):
                 rows = slice(start, start + step)
                 limits.check()
@@ -369,8 +369,8 @@ class Explainer:
         target = None if classes is None else np.asarray(classes)[:, None]
         table = target_table.parse(target, n_images=len(x), n_classes=self.manifest.classes, labels=self.labels)
         parts: list[_Maps] = []
-        for start in range(0, len(x), self._batch):
-            rows = slice(start, start + self._batch)
+        for start in range(0, len(x), self.batch):
+            rows = slice(start, start + self.batch)
             limits.check()
             parts.append(self._maps(plan, _Request(limits), x[rows], _columns(table[rows])))
         whole = _together(parts, 0)
@@ -491,6 +491,11 @@ class Explainer:
         """
         return self._plan(method, None, None, layer, "camrt", None, False).names
 
+    @cached_property
+    def batch(self) -> int:
+        """How many images go into one run: what is fastest on the first provider; a fixed batch is filled."""
+        return self.manifest.batch or (CPU_BATCH if self._on_cpu else BATCH)
+
     @property
     def running(self) -> Mapping[str, Any]:
         """What the model runs on: providers and precision."""
@@ -507,7 +512,9 @@ class Explainer:
         """
         return self._sessions.place()
 
-    def logits(self, images: Any) -> npt.NDArray[np.float32]:
+    def logits(
+        self, images: Any, *, timeout: float | None = None, cancel: Cancellation | None = None
+    ) -> npt.NDArray[np.float32]:
         """
         Return the model's scores.
 
@@ -515,15 +522,29 @@ class Explainer:
         ----------
         images : as in `explain`
             N pictures.
+        timeout : float, optional
+            Seconds until the call fails.
+        cancel : Cancellation, optional
+            An off switch that another thread may pull.
 
         Returns
         -------
         ndarray of float32, shape (N, C)
             The scores before any softmax.
+
+        Raises
+        ------
+        ImageError
+            If an image does not fit.
+        NumericError
+            If a score is NaN or infinite.
+        DeadlineError, CancelledError
+            If `timeout` passed or `cancel` was pulled.
         """
         x = prepare(images, self.preprocess).x
-        parts = [self._sessions.run("forward", (), {"x": part})["logits"] for _, part in self._parts(x)]
-        return np.concatenate(parts).astype(np.float32, copy=False)
+        with _limited(timeout, cancel) as limits:
+            parts = [self._sessions.run("forward", (), {"x": part}, limits)["logits"] for _, part in self._parts(x)]
+        return _joined(parts).astype(np.float32, copy=False)
 
     def activations(self, images: Any, *, layer: str | Sequence[str] | None = None) -> dict[str, Array]:
         """
@@ -679,11 +700,6 @@ class Explainer:
         chosen = {self._sessions.source.resolve(name).name for name in given}
         return tuple(item.name for item in self.layers if item.name in chosen)
 
-    @cached_property
-    def _batch(self) -> int:
-        """How many images go into one run; a fixed batch is filled."""
-        return self.manifest.batch or (CPU_BATCH if self._on_cpu else BATCH)
-
     @property
     def _on_cpu(self) -> bool:
         """Whether the model runs on the host."""
@@ -691,7 +707,7 @@ class Explainer:
 
     def _parts(self, x: Array, most: int = BATCH) -> Iterator[tuple[int, Array]]:
         """Cut a batch into runs of no more than `most`, each with the place of its first image."""
-        size = self.manifest.batch or min(self._batch, most)
+        size = self.manifest.batch or min(self.batch, most)
         for start in range(0, len(x), size):
             yield start, x[start : start + size]
 
@@ -1005,6 +1021,11 @@ def _masked_by(explainer: Explainer) -> Callable[[Array, Limits], Array]:
     """Return a callable that runs a chunk and does not keep the explainer alive, so that sessions close with it."""
     known = weakref.proxy(explainer)
     return lambda buffer, limits: known._run_masked(buffer, limits)
+
+
+def _limited(timeout: float | None, cancel: Cancellation | None) -> Limits:
+    """Return a call's limits."""
+    return UNLIMITED if timeout is None and cancel is None else Limits(timeout, cancel)
 
 
 def _columns(table: Sequence[Sequence[Target]]) -> list[list[Target]]:

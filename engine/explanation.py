@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,41 @@ class Explanation:
         scores = np.pad(self.logits, ((0, 0), (1, 0))) if self.logits.shape[1] == 1 else self.logits
         shares = np.take_along_axis(softmax(scores)[:, -self.logits.shape[1] :], np.maximum(self.targets, 0), 1)
         return np.where(self.targets < 0, np.nan, shares).astype(np.float32)
+
+    def part(self, rows: slice) -> Explanation:
+        """
+        Return the same explanation of some of its images.
+
+        Parameters
+        ----------
+        rows : slice
+            Which of the N images.
+
+        Returns
+        -------
+        Explanation
+            Its arrays are views of this one's.
+        """
+
+        def _cut(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            """Cut every array."""
+            return {name: array[rows] for name, array in arrays.items()}
+
+        return replace(
+            self,
+            logits=self.logits[rows],
+            targets=self.targets[rows],
+            values=self.values[rows],
+            labels=self.labels[rows],
+            raw=self.raw[rows],
+            heatmaps=self.heatmaps[rows],
+            degenerate=self.degenerate[rows],
+            pictures=self.pictures[rows],
+            names=self.names[rows],
+            flags=_cut(self.flags),
+            layer_raws=_cut(self.layer_raws),
+            raw_input=None if self.raw_input is None else self.raw_input[rows],
+        )
 
     def overlay(
         self,

@@ -319,9 +319,11 @@ class Forwards:
                     f"one run of the tail behind {layer.name!r} does not fit {self._memory / 2**20:.0f} MB: allow more memory"
                 )
 
+            known_by = weakref.proxy(self)  # which keeps the tail: activations and sessions are to go with the request
+
             def run(kind: str, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
                 made = question.sessions.run_unchecked(kind, (layer.name,), feeds, question.limits)
-                self._report(len(feeds["activations.0"]))
+                known_by._report(len(feeds["activations.0"]))
                 return made
 
             tail = Tail(

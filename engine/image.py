@@ -21,10 +21,10 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, InputError
 from .preprocess import Preprocess
 
-__all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "Images", "Prepared", "decode", "decode_mask", "prepare"]
+__all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "Images", "Prepared", "decode", "decode_mask", "join", "prepare"]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 Images = ImageSource | Sequence[ImageSource]
@@ -98,6 +98,23 @@ class Pictures(Sequence[np.ndarray]):
         array, is_prepared = self._items[index]
         return self._preprocess.undo(array[None])[0] if is_prepared else array
 
+    @classmethod
+    def joined(cls, several: Sequence[Pictures]) -> Pictures:
+        """
+        Put pictures of one model behind one another.
+
+        Parameters
+        ----------
+        several : sequence of Pictures
+            At least one.
+
+        Returns
+        -------
+        Pictures
+            All of them.
+        """
+        return cls([item for pictures in several for item in pictures._items], several[0]._preprocess)
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -108,18 +125,24 @@ class Prepared:
     ----------
     x : ndarray, shape (N, C, H, W) or (N, H, W, C)
         The model's input, in its type and layout.
-    pictures : sequence of ndarray of uint8, each (H, W, 3)
-        What the network sees, in RGB.
+    pictures : Pictures
+        What the network sees, in RGB; a sequence of ndarray of uint8, each (H, W, 3).
     names : list of str
         The file's stem, or ``image_000`` and so on.
     """
 
     x: np.ndarray
-    pictures: Sequence[np.ndarray]
+    pictures: Pictures
     names: list[str]
 
 
-def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FORMATS,
+    check: Callable[[Image.Image], None] | None = None,
+) -> np.ndarray:
     """
     Read one picture as upright 8-bit RGB.
 
@@ -130,6 +153,11 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         (H, W, 3) or (H, W, 4) of RGB(A).
     max_pixels : int, default 64_000_000
         Larger pictures are refused before they are decoded.
+    formats : tuple of str, optional
+        Those of the formats that files may have.
+    check : callable, optional
+        Called with each opened file's picture, its size and number of frames known and no pixel decoded; what it raises
+        is raised.
 
     Returns
     -------
@@ -159,9 +187,9 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         content = bytes(source)
         if not content:
             raise ImageError("the picture is empty (0 bytes); give the content of an image file")
-        return _from_file(io.BytesIO(content), "the bytes", max_pixels)
+        return _from_file(io.BytesIO(content), "the bytes", max_pixels, None, formats, check)
     if isinstance(source, str | os.PathLike):
-        return _from_path(source, max_pixels)
+        return _from_path(source, max_pixels, None, formats, check)
     raise ImageError(
         "an image must be a path, bytes, a PIL image or a uint8 array (H, W, 3); "
         f"got {type(source).__module__}.{type(source).__name__}"
@@ -195,7 +223,34 @@ def decode_mask(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX
     return _from_path(source, max_pixels, _to_numbers)
 
 
-def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> Prepared:
+def join(several: Sequence[Prepared]) -> Prepared:
+    """
+    Make one batch of several, for one run.
+
+    Parameters
+    ----------
+    several : sequence of Prepared
+        At least one, all for the same model.
+
+    Returns
+    -------
+    Prepared
+        Their images in order; a single one is given back as it is.
+
+    Notes
+    -----
+    Cost: one copy of the inputs.
+    """
+    if len(several) == 1:
+        return several[0]
+    return Prepared(
+        np.concatenate([one.x for one in several]),
+        Pictures.joined([one.pictures for one in several]),
+        [name for one in several for name in one.names],
+    )
+
+
+def prepare(images: Images | Prepared, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> Prepared:
     """
     Turn images in any accepted form into the model's input batch.
 
@@ -204,7 +259,7 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
     images : path, bytes, PIL image, array, or a sequence of those
         What `decode` takes; a uint8 array (N, H, W, 3) is N pictures; a float array in the model's own layout, with
         or without the batch axis, is taken as prepared and only checked. A model of uint8 inputs also takes a uint8
-        batch of exactly its shape as prepared.
+        batch of exactly its shape as prepared. What this function returned is given back as it is.
     preprocess : Preprocess
         How pictures become the input.
     max_pixels : int, default 64_000_000
@@ -220,6 +275,13 @@ def prepare(images: Images, preprocess: Preprocess, *, max_pixels: int = MAX_PIX
     ImageError
         If there is no image, one cannot be decoded, or a prepared array has the wrong shape or is not finite.
     """
+    if isinstance(images, Prepared):
+        if images.x.shape[1:] != preprocess.shape or images.x.dtype != preprocess.dtype:
+            raise ImageError(
+                f"the images were prepared for another model: want {preprocess.dtype} of shape {preprocess.shape}, "
+                f"got {images.x.dtype} of {images.x.shape[1:]}; prepare them for this one"
+            )
+        return images
     if isinstance(images, np.ndarray) and images.ndim == 4 and _is_prepared(images, preprocess):
         x = _check_prepared(images, preprocess)
         return Prepared(x, Pictures([(one, True) for one in x], preprocess), [_name(None, i) for i in range(len(x))])
@@ -280,7 +342,7 @@ def _check_prepared(batch: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if batch.dtype == preprocess.dtype:
         values = np.array(batch, order="C")
     else:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values = batch.astype(preprocess.dtype, order="C")
     if not (math.isfinite(values.max()) and math.isfinite(values.min())):  # twice as fast as isfinite: no second array
         bad = next(i for i, one in enumerate(values) if not np.isfinite(one).all())
@@ -297,9 +359,16 @@ def _name(item: Any, position: int) -> str:
 
 
 _Convert: TypeAlias = Callable[[Image.Image, str], np.ndarray]  # an upright picture, and what to call it
+_Check: TypeAlias = Callable[[Image.Image], None] | None
 
 
-def _from_path(path: str | os.PathLike[str], max_pixels: int, convert: _Convert | None = None) -> np.ndarray:
+def _from_path(
+    path: str | os.PathLike[str],
+    max_pixels: int,
+    convert: _Convert | None = None,
+    formats: tuple[str, ...] = FORMATS,
+    check: _Check = None,
+) -> np.ndarray:
     """Decode a file."""
     name = os.fspath(path)
     try:
@@ -310,20 +379,29 @@ def _from_path(path: str | os.PathLike[str], max_pixels: int, convert: _Convert 
         if not os.path.getsize(name):
             raise ImageError(f"{name!r} is empty (0 bytes); give an image file")
         with open(name, "rb") as file:
-            return _from_file(file, repr(name), max_pixels, convert)
+            return _from_file(file, repr(name), max_pixels, convert, formats, check)
     except OSError as error:
         raise ImageError(f"cannot read {name!r}: {error.strerror or error}") from error
 
 
-def _from_file(file: Any, what: str, max_pixels: int, convert: _Convert | None = None) -> np.ndarray:
+def _from_file(
+    file: Any,
+    what: str,
+    max_pixels: int,
+    convert: _Convert | None = None,
+    formats: tuple[str, ...] = FORMATS,
+    check: _Check = None,
+) -> np.ndarray:
     """Decode an open file of a format on the list."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=formats) as image:
+            if check is not None:
+                check(image)
             return _from_pil(image, what, max_pixels, convert)
-    except ImageError:
+    except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{what}: not a picture; give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from error
+        raise ImageError(f"{what}: not a picture; give a {', '.join(formats[:-1])} or {formats[-1]} file") from error
     except _BROKEN as error:
         raise ImageError(f"{what}: cannot be decoded ({_one_line(error)}); the file is damaged or too large") from error
 

@@ -12,15 +12,15 @@ import io
 import json
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .errors import TargetError
 
-__all__ = ["find_label", "load_labels"]
+__all__ = ["find_label", "is_known", "load_labels"]
 
 MAX_BYTES = 16_000_000  # ImageNet-21k's names are 1 MB; anything beyond is not a list of labels
 _WNID = re.compile(r"n\d{8}\s+")  # WordNet id that starts the lines of synset.txt
@@ -99,37 +99,80 @@ def find_label(text: str, labels: Sequence[str] | None, n_classes: int) -> int:
     >>> find_label("tabby cat", ["tabby, tabby cat", "tiger cat"], 2)
     0
     """
-    wanted = _folded(text)
-    number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 else None
+    number = _number(text)
     if not labels:
         if number is None:
             raise TargetError(
                 f"label {text!r} was given, but the model has no labels; give a class index, 0 to {n_classes - 1}, or labels="
             )
         return number
-    stages: tuple[Callable[[int], bool], ...] = (
-        lambda i: labels[i] == text,
-        lambda i: _folded(labels[i]) == wanted,
-        lambda i: wanted in _synonyms(labels[i]),
-    )
-    for matches in stages:
-        found = [i for i in range(len(labels)) if matches(i)]
-        if len(found) > 1:
-            named = ", ".join(f"{i} {labels[i]!r}" for i in found[:5])
-            raise TargetError(f"label {text!r} fits {len(found)} classes: {named}; give the index")
-        if found:
-            return found[0]
+    found = _matching(text, labels)
+    if len(found) > 1:
+        named = ", ".join(f"{i} {labels[i]!r}" for i in found[:5])
+        raise TargetError(f"label {text!r} fits {len(found)} classes: {named}; give the index")
+    if found:
+        return found[0]
     if number is not None:
         return number
-    raise TargetError(f"no class is called {text!r}; {_near(wanted, labels)}")
+    raise TargetError(f"no class is called {text!r}; {_near(_folded(text), labels)}")
+
+
+def is_known(text: str, labels: Sequence[str] | None) -> bool:
+    """
+    Tell whether a text means a class, or several; without the search for near ones that `find_label` ends with.
+
+    Parameters
+    ----------
+    text : str
+        As `find_label` takes it.
+    labels : sequence of str, optional
+        The names of the classes.
+
+    Returns
+    -------
+    bool
+        Also of numbers, whatever they are.
+
+    Examples
+    --------
+    >>> is_known("cat", ["dog", "cat"]), is_known("7", None), is_known("cow", ["dog", "cat"])
+    (True, True, False)
+    """
+    return _number(text) is not None or bool(labels and _matching(text, labels))
+
+
+def _number(text: str) -> int | None:
+    """Return the class index that a text is, None where it is none."""
+    digits = text.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+
+
+def _matching(text: str, labels: Sequence[str]) -> list[int]:
+    """Return the classes of exactly this label; else of the label in another case; else with that synonym."""
+    exact, folded, synonyms = _lookups(tuple(labels))
+    wanted = _folded(text)
+    return exact.get(text) or folded.get(wanted) or synonyms.get(wanted, [])
+
+
+@lru_cache(maxsize=8)  # as many models as are open; a request may name hundreds of classes
+def _lookups(
+    labels: tuple[str, ...],
+) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]], Mapping[str, list[int]]]:
+    """Return the classes of each label, of each label in small letters, and of each synonym."""
+    exact: dict[str, list[int]] = {}
+    folded: dict[str, list[int]] = {}
+    synonyms: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        exact.setdefault(label, []).append(i)
+        folded.setdefault(_folded(label), []).append(i)
+        for synonym in sorted(_synonyms(label)):
+            synonyms.setdefault(synonym, []).append(i)
+    return exact, folded, synonyms
 
 
 def _near(wanted: str, labels: Sequence[str]) -> str:
     """Say which labels look or read like the one wanted."""
-    owners: dict[str, list[int]] = defaultdict(list)
-    for i, label in enumerate(labels):
-        for synonym in _synonyms(label):
-            owners[synonym].append(i)
+    _, _, owners = _lookups(tuple(labels))
     close = get_close_matches(wanted, owners, n=3)
     close = close or [synonym for synonym in owners if len(wanted) > 2 and wanted in synonym][:3]
     indices = dict.fromkeys(i for synonym in close for i in owners[synonym])

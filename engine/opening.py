@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from camrt.export.bundle import read
+from camrt.export.bundle import Bundle, read
 from camrt.export.manifest import Manifest, Source
 
 from .errors import BundleError, InputError, MissingExtraError, ModelError, TargetError
@@ -27,13 +27,13 @@ from .presets import choose
 from .providers import parse_providers
 from .session import Sessions
 
-__all__ = ["KEPT", "load"]
+__all__ = ["KEPT", "load", "read_memory"]
 
 KEPT = "It was kept in the bundle."  # why a preprocess is what it is, where nothing was guessed
 
 
 def load(
-    source: str | Path | bytes,
+    source: str | Path | bytes | Bundle,
     *,
     layer: str | None = None,
     providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
@@ -55,8 +55,8 @@ def load(
 
     Parameters
     ----------
-    source : str, Path or bytes
-        An ``.onnx`` file, its bytes, or a bundle folder.
+    source : str, Path, bytes or Bundle
+        An ``.onnx`` file, its bytes, a bundle folder, or a bundle that was read from one.
     layer : str, optional
         Where maps are made unless a call says otherwise: a tensor, node or module path.
     providers : str or sequence, optional
@@ -113,10 +113,12 @@ def load(
     >>> explainer = load("resnet50.onnx", providers="cpu")  # doctest: +SKIP
     """
     if isinstance(source, (str, Path)) and Path(source).is_dir():
+        source = read(source)
+    if isinstance(source, Bundle):
         asked = {"output": output, "input": input, "fixed": fixed, "size": size, "grid": grid, "prefix": prefix}
         opened: Source = _open_bundle(source, {name: value for name, value in asked.items() if value is not None})
         if model is not None:
-            _check_origin(opened.manifest, source, model)
+            _check_origin(opened.manifest, source.folder, model)
         metadata: Mapping[str, str] = {}
     elif model is not None:
         raise BundleError("model= names what a bundle was made of; a raw model was given: leave it out")
@@ -134,12 +136,29 @@ def load(
         names,
         layer=None if layer is None else opened.resolve(layer),
         preprocess_reason=reason,
-        memory=_bytes(memory),
+        memory=read_memory(memory),
     )
 
 
-def _bytes(memory: int | str) -> int:
-    """Read an amount of memory."""
+def read_memory(memory: int | str) -> int:
+    """
+    Read an amount of memory.
+
+    Parameters
+    ----------
+    memory : int or str
+        ``2**28``, ``"400MB"``, ``"1.5GB"``.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
     units = {"kb": 2**10, "mb": 2**20, "gb": 2**30, "b": 1}
     try:
         if isinstance(memory, str):
@@ -155,9 +174,9 @@ def _bytes(memory: int | str) -> int:
     return int(amount)
 
 
-def _open_bundle(folder: str | Path, asked: Mapping[str, Any]) -> Source:
-    """Read a bundle, whose model's inputs and output were settled when it was exported."""
-    bundle = read(folder)
+def _open_bundle(bundle: Bundle, asked: Mapping[str, Any]) -> Source:
+    """Accept a bundle, whose model's inputs and output were settled when it was exported."""
+    folder = bundle.folder
     if bundle.version != version("camrt"):
         raise BundleError(
             f"the bundle {str(folder)!r} was made by camrt {bundle.version}, this is {version('camrt')}: export it again"

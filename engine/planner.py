@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .errors import MemoryBoundError
+from .errors import CancelledError, MemoryBoundError
 from .limits import UNLIMITED, Limits
 
 __all__ = ["Job", "Planner", "chunk_of"]
@@ -144,9 +144,14 @@ class Planner:
                     if not self._jobs and not self._driving and job._error is not None:
                         self._buffers.clear()  # a device that failed gets its memory back
                     self._changed.notify_all()
-        job.limits.check()
-        if job._error is not None:
-            raise job._error
+        error = job._error
+        try:
+            job.limits.check()
+            if error is not None:
+                raise error
+        finally:  # the error's traceback holds the job and this frame: together they would keep arrays and model for long
+            job._error = error and CancelledError("the job is over")
+            del error
 
     def _wake(self) -> None:
         """Let waiting callers look again."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import NumericError, TargetError
-from .labels import find_label
+from .labels import find_label, is_known
 from .scalars import (
     Class,
     Contrast,
@@ -316,9 +316,10 @@ def _from_text(text: str, n_classes: int, labels: Sequence[str] | None) -> Targe
     if kind != "contrast":
         return _KINDS[kind](_class(rest))
     cuts = [(rest[:i], rest[i + 1 :]) for i, letter in enumerate(rest) if letter == "-"]
+    likely = [cut for cut in cuts if all(_class(side) is None or is_known(side, labels) for side in cut)]
     found: list[Target] = []
     failure = TargetError(f"want 'contrast:A-B', A against B; got {text!r}")
-    for left, right in cuts:  # labels have hyphens too
+    for left, right in likely or cuts[-1:]:  # labels have hyphens too
         try:
             found.append(_one(Contrast(_class(left), _class(right)), n_classes, labels))
         except TargetError as error:

@@ -190,7 +190,7 @@ def read(folder: str | Path) -> Bundle:
         raise BundleError(
             f"{str(folder)!r} is not a bundle: it holds no {MANIFEST}; make one with `camrt export`"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"the manifest of {str(folder)!r} cannot be read ({error}): export the bundle again"
         ) from error

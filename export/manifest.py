@@ -171,7 +171,7 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise BundleError(f"the manifest lacks or misspells {error}: export the bundle again") from error
-        if sum(layer.default for layer in fields["layers"]) != 1:
+        if [layer.default for layer in fields["layers"]].count(True) != 1:
             raise BundleError("the manifest does not name one default layer: export the bundle again")
         return cls(**fields)
 

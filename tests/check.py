@@ -17,6 +17,7 @@ TERSE = (
     "engine/commands.py",
     "engine/evaluating.py",
     "engine/printing.py",
+    "engine/server/command.py",
     "engine/demo/train.py",
 )  # formulas; --help; the training script
 COMMANDS = (

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import camrt
+from camrt.errors import MissingExtraError
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"camrt": "engine", "camrt.export": "export", "camrt.kernels": "kernels"}
@@ -52,13 +53,26 @@ def test_nothing_in_engine_takes_the_name_of_a_sibling_folder() -> None:
 
 def test_bare_folder_names_are_never_imported() -> None:
     names = [name for name in MODULES if name != "camrt.__main__"]
-    loaded = run(f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nprint(sorted(sys.modules))")
+    code = f"""
+import contextlib, importlib, sys
+from camrt.errors import MissingExtraError
+for name in {names!r}:
+    with contextlib.suppress(*[MissingExtraError] * name.startswith("camrt.embedding.")):
+        importlib.import_module(name)
+print(sorted(sys.modules))"""
+    loaded = run(code)
     assert {"engine", "export", "kernels"}.isdisjoint(ast.literal_eval(loaded))
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "camrt.__main__"])
 def test_docstring_examples_run(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except MissingExtraError as error:
+        if not name.startswith("camrt.embedding."):
+            raise
+        pytest.skip(str(error))  # a stack that camrt is embedded in
+    assert doctest.testmod(module).failed == 0
 
 
 def test_every_folder_is_among_the_modules() -> None:

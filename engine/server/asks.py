@@ -6,6 +6,7 @@ Plain data between the protocols, which read and write bytes, and the scheduler,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,8 @@ class Ask:
         Seconds from the request's arrival.
     parameters : mapping
         Whatever else the protocol was told, for writing the answer.
+    arrived : float
+        When the request arrived (`time.monotonic`); now, where nothing is said.
     """
 
     images: tuple[bytes, ...] | npt.NDArray[np.generic]
@@ -92,6 +95,7 @@ class Ask:
     wish: Wish | None
     timeout: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    arrived: float = field(default_factory=time.monotonic)
 
     @property
     def count(self) -> int:

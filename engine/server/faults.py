@@ -21,6 +21,7 @@ from ..errors import (
     MissingExtraError,
     MissingRuleError,
     NumericError,
+    OutputError,
     ProviderError,
 )
 
@@ -29,7 +30,9 @@ __all__ = [
     "ForbiddenError",
     "KeyMissingError",
     "MediaTypeError",
+    "NotAcceptableError",
     "NotFoundError",
+    "SlowError",
     "TooLargeError",
     "UnreadyError",
     "UnsupportedError",
@@ -49,6 +52,14 @@ class TooLargeError(InputError):
 
 class MediaTypeError(InputError):
     """A content type or content encoding that is not spoken here."""
+
+
+class NotAcceptableError(InputError):
+    """The client accepts none of the forms that an answer has."""
+
+
+class SlowError(InputError):
+    """The client did not send its body in time."""
 
 
 class UnsupportedError(InputError):
@@ -71,11 +82,11 @@ class BusyError(CamrtError):
     ----------
     message : str
         One line.
-    retry_after : float
+    retry_after : float, default 1
         Seconds until there should be room.
     """
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:  # a default, for pickle calls it with one
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -86,6 +97,8 @@ class UnreadyError(BusyError):
 
 STATUS: Mapping[type[Exception], int] = {  # the first that fits; a class comes before what it inherits from
     NotFoundError: 404,
+    NotAcceptableError: 406,
+    SlowError: 408,
     TooLargeError: 413,
     MediaTypeError: 415,
     UnsupportedError: 501,
@@ -96,6 +109,7 @@ STATUS: Mapping[type[Exception], int] = {  # the first that fits; a class comes 
     LayerError: 404,
     MissingRuleError: 501,  # an operator of the model without a gradient
     BundleError: 501,  # the bundle was exported without what the method needs
+    OutputError: 500,  # of the server's own files, which are nobody else's business
     InputError: 400,
     NumericError: 400,  # a model that was verified gives NaN: so does this input
     DeadlineError: 504,
@@ -104,6 +118,7 @@ STATUS: Mapping[type[Exception], int] = {  # the first that fits; a class comes 
     ProviderError: 503,
     MissingExtraError: 500,
 }
+MAX_TEXT = 1000  # letters; the longest message, of all method names, has half of it
 _PRIVATE = {  # said instead of the error's own text
     500: "the server made a mistake; it was logged under this request's id",
     503: "the model cannot run now; try again later",
@@ -144,12 +159,13 @@ def text_of(error: BaseException) -> str:
     Returns
     -------
     str
-        One line; the error's own where it is about the request.
+        One line of a thousand letters at most; the error's own where it is about the request.
     """
     status = status_of(error)
     if status in _PRIVATE and not isinstance(error, BusyError):
         return _PRIVATE[status]
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
 def headers_of(error: BaseException) -> dict[str, str]:

@@ -35,12 +35,18 @@ def test_a_file_that_is_no_run_is_one_line_on_standard_error(
     [
         (
             ["speed"],
-            "no suite is called 'speed'; choose from gradient, backward, masked, metrics, evaluation, explained, threads, memory, start, coverage",
+            "no suite is called 'speed'; choose from gradient, backward, masked, metrics, evaluation, explained, threads, memory, start, serve, coverage",
         ),
         (["gradient"], "make_peers.py"),
         (["backward", "--model", "a.onnx"], "compares with eager PyTorch"),
         (["metrics"], "make_peers.py"),
         (["explained"], "make_peers.py"),
+        (["serve"], "make_peers.py"),
+        (
+            ["serve", "--model", "a.onnx", "--only", "speed"],
+            "serve has no figure 'speed'; choose from overhead, batching, latency, start, overload, reload, disconnects, soak",
+        ),
+        (["serve", "--model", "a.onnx", "--seconds", "0"], "more than 0 seconds"),
         (["memory", "--rounds", "0"], "at least 1"),
         (["gradient", "--sittings", "0"], "at least 1"),
         (["memory", "--threads", "0"], "at least 1"),

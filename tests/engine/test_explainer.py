@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import camrt
-from camrt.errors import BundleError, LayerError, MethodError, NumericError, TargetError
+from camrt.errors import BundleError, CancelledError, DeadlineError, LayerError, MethodError, NumericError, TargetError
 from camrt.export.programs import KINDS, ON_REQUEST
 from camrt.export.write import export
+from camrt.image import prepare
 from camrt.kernels import min_max, resize
+from camrt.limits import Cancellation
 from camrt.methods import METHODS
 from camrt.targets import Contrast, LogProbability, Probability, Vector
 from tests import tiny
@@ -73,6 +75,24 @@ def test_logits_come_before_a_final_softmax() -> None:
     plain, soft = explainer(tiny.gap()), explainer(tiny.gap(softmax=True))
     np.testing.assert_allclose(plain.logits(x), soft.logits(x), atol=1e-6)
     assert soft.manifest.head == "softmax"
+
+
+def test_prepared_images_are_run_as_they_are() -> None:
+    opened, x = explainer(), tiny.images(5)
+    made = prepare(x, opened.preprocess)
+    np.testing.assert_array_equal(opened.explain(made).heatmaps, opened.explain(x).heatmaps)
+    np.testing.assert_array_equal(opened.logits(made), opened.logits(x))
+    assert opened.explain(made).pictures is made.pictures
+
+
+def test_scores_can_be_cancelled_and_have_a_deadline() -> None:
+    opened, x, switch = explainer(), tiny.images(2), Cancellation()
+    np.testing.assert_array_equal(opened.logits(x, timeout=60, cancel=switch), opened.logits(x))
+    switch.cancel()
+    with pytest.raises(CancelledError):
+        opened.logits(x, cancel=switch)
+    with pytest.raises(DeadlineError):
+        opened.logits(np.repeat(x, 50_000, 0), timeout=1e-3)
 
 
 def test_gradients_and_activations_are_public_and_agree_with_finite_differences() -> None:

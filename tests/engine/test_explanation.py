@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def make(**changes: Any) -> Explanation:
     rng = np.random.default_rng(0)
     heatmaps = rng.random((2, 2, 16, 20), np.float32)
     heatmaps[0, 1] = 0
-    fields: dict[str, Any] = {
+    given: dict[str, Any] = {
         "logits": np.log(np.array([[1, 2, 1], [3, 1, 4]], np.float32)),
         "targets": np.array([[0, 1], [-1, 1]]),
         "values": np.array([[0.0, 0.5], [np.nan, 0.125]], np.float32),
@@ -38,7 +38,7 @@ def make(**changes: Any) -> Explanation:
         "options": {"n": 10},
         "provenance": {"model": {"sha256": "ab"}},
     }
-    return Explanation(**{**fields, **changes})
+    return Explanation(**{**given, **changes})
 
 
 def test_probabilities_are_the_softmax_of_the_targets_classes() -> None:
@@ -76,6 +76,27 @@ def test_an_image_or_target_that_is_not_there_is_refused(image: int, target: int
 def test_an_unknown_colormap_is_refused() -> None:
     with pytest.raises(MethodError, match="no colormap"):
         make().overlay(colormap="hot")
+
+
+def test_a_part_is_everything_of_some_images_and_the_parts_are_the_whole() -> None:
+    whole = make(
+        layer_raws={"a": np.ones((2, 2, 3, 3))}, raw_input=np.arange(2 * 2 * 3 * 4 * 5.0).reshape(2, 2, 3, 4, 5)
+    )
+    first, second = whole.part(slice(0, 1)), whole.part(slice(1, 2))
+    for field in fields(Explanation):
+        value = getattr(whole, field.name)
+        parts = [getattr(part, field.name) for part in (first, second)]
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(np.concatenate(parts), value)
+        elif field.name in ("flags", "layer_raws"):
+            for name in value:
+                np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value[name])
+        elif field.name in ("labels", "names", "pictures"):
+            np.testing.assert_array_equal([*parts[0], *parts[1]], [*value])
+        else:
+            assert parts == [value, value]
+    assert second.title(0, 1) == whole.title(1, 1)
+    assert np.shares_memory(first.heatmaps, whole.heatmaps)
 
 
 def test_its_fields_cannot_be_set() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camrt.errors import ImageError
-from camrt.image import FORMATS, decode, decode_mask, prepare
+from camrt.errors import ImageError, InputError
+from camrt.image import FORMATS, decode, decode_mask, join, prepare
 from camrt.preprocess import Preprocess
 from camrt.presets import preset
 
@@ -59,6 +59,39 @@ def test_path_bytes_pil_and_array_give_the_same(tmp_path: Path) -> None:
         got = decode(source)
         np.testing.assert_array_equal(got, noise())
         assert got.dtype == np.uint8 and got.flags.c_contiguous and got.flags.writeable
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_files_may_be_held_to_fewer_formats(as_path: bool, tmp_path: Path) -> None:
+    for form in ("PNG", "GIF"):
+        content = encode(Image.fromarray(noise()), form)
+        (tmp_path / form).write_bytes(content)
+        source = tmp_path / form if as_path else content
+        if form == "PNG":
+            assert decode(source, formats=("JPEG", "PNG")).shape == (9, 13, 3)
+            continue
+        with pytest.raises(ImageError, match="not a picture; give a JPEG or PNG file"):
+            decode(source, formats=("JPEG", "PNG"))
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_a_check_sees_the_header_before_pixels_are_decoded_and_its_error_is_raised(
+    as_path: bool, tmp_path: Path
+) -> None:
+    class RefusedError(InputError):
+        """Raised by the check."""
+
+    seen: list[tuple[int, int]] = []
+
+    def check(image: Image.Image) -> None:
+        seen.append(image.size)
+        raise RefusedError("not this one")
+
+    content = encode(Image.fromarray(noise()), "PNG")[:60]  # cut off within the pixels
+    (tmp_path / "cut.png").write_bytes(content)
+    with pytest.raises(RefusedError, match="not this one"):
+        decode(tmp_path / "cut.png" if as_path else content, check=check)
+    assert seen == [(13, 9)]
 
 
 def test_the_result_is_a_copy_of_an_array() -> None:
@@ -496,3 +529,28 @@ def test_a_mask_that_is_none_is_one_image_error(tmp_path: Path) -> None:
         decode_mask(tmp_path / "none.png")
     with pytest.raises(ImageError, match="more than the limit"):
         decode_mask(encode(Image.fromarray(NUMBERS), "PNG"), max_pixels=41)
+
+
+# batches of batches ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_prepared_is_taken_as_it_is_and_only_by_a_model_like_that() -> None:
+    half, x = preset("half", size=(12, 10)), np.zeros((2, 3, 12, 10), np.float32)
+    made = prepare(x, half)
+    made.x[:] = np.nan  # nobody looks again
+    assert prepare(made, half) is made
+    for other in (preset("half", size=(10, 12)), preset("half", size=(12, 10), dtype="float16")):
+        with pytest.raises(ImageError, match="prepared for another model: want float"):
+            prepare(made, other)
+
+
+def test_batches_that_are_joined_are_the_batch_of_all() -> None:
+    half = preset("half", size=(12, 10))
+    pictures = [noise(20, 30), noise(9, 13), noise(12, 10)]
+    inputs = np.random.default_rng(0).normal(size=(2, 3, 12, 10)).astype(np.float32)
+    parts = [prepare(pictures, half), prepare(inputs, half)]
+    joined, want = join(parts), prepare([*pictures, *inputs], half)
+    np.testing.assert_array_equal(joined.x, want.x)
+    np.testing.assert_array_equal(joined.pictures, want.pictures)
+    assert joined.names == [*parts[0].names, *parts[1].names]
+    assert join(parts[:1]) is parts[0]

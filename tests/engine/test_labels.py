@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from camrt.errors import TargetError
-from camrt.labels import MAX_BYTES, find_label, load_labels
+from camrt.labels import MAX_BYTES, find_label, is_known, load_labels
 
 WANT = ("cat", "dog, hound", "crème brûlée")
 
@@ -143,6 +144,17 @@ def test_ambiguous_and_unknown_labels_name_candidates(text: str, message: str) -
     with pytest.raises(TargetError) as caught:
         find_label(text, LABELS, len(LABELS))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [LABELS, list(LABELS), None])
+@pytest.mark.parametrize("text", [*LABELS, "CRANE", "drake", "tanch", "", "²", "7", " 7 ", "99"])
+def test_a_text_is_known_where_find_label_finds_something(text: str, labels: Sequence[str] | None) -> None:
+    try:
+        find_label(text, labels, len(LABELS))
+        found = True
+    except TargetError as error:
+        found = "fits" in str(error)
+    assert is_known(text, labels) == found
 
 
 @pytest.mark.realdata

@@ -154,6 +154,19 @@ def test_a_label_without_labels_is_refused() -> None:
             parse("cat", n_images=1, n_classes=5, labels=labels)
 
 
+def test_an_unknown_contrast_is_searched_for_once_however_many_hyphens_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    def near(wanted: str, labels: object) -> str:
+        searched.append(wanted)
+        return "nothing is near"
+
+    monkeypatch.setattr("camrt.labels._near", near)
+    with pytest.raises(TargetError, match="no class is called 'x-x-x'; nothing is near"):
+        parse("contrast:x-x-x-cat", n_images=1, n_classes=2, labels=["dog", "cat"])
+    assert searched == ["x-x-x"]
+
+
 def test_a_contrast_needs_two_classes() -> None:
     with pytest.raises(TargetError, match="second class"):
         parse("margin:0", n_images=1, n_classes=1)

@@ -1,0 +1,624 @@
+"""
+Who runs when: cheap requests together, dear ones beside them, none after its deadline.
+
+::
+
+    submit --price, admit--> decode --> light line --several at once--> explain --parts--> done
+                             (pool)  -> heavy line --one at a time----> explain ---------> done
+
+No asyncio in here: a few threads, and callbacks. Requests whose method is about one run of the model wait in the light
+line; those that can share a run do, and the run is cut up again afterwards. Those that take many forwards wait in the
+heavy line and have threads of their own, on which the engine packs the forwards of all of them into shared chunks
+(`camrt.planner`). Nothing waits for company unless the settings say so: a batch is what came while the last one ran.
+
+A request ends once: with its answer, an error, at its deadline, or when whoever asked leaves. A run ends early when
+nobody waits for it any more. What a request holds, its lease and its share of the budget, is given back when it has ended
+and its run has too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import targets as target_table
+from ..errors import CancelledError, DeadlineError, InputError
+from ..explainer import Explainer
+from ..explanation import Explanation
+from ..image import Prepared, join, prepare
+from ..limits import Cancellation
+from ..targets import Target
+from .admission import Admission, Outcome, Share
+from .asks import Ask, Wish
+from .deadlines import Deadlines
+from .faults import BusyError, TooLargeError, UnreadyError
+from .lines import Line
+from .observing import Observer
+from .pictures import decode_picture
+from .pricing import Price, price
+from .registry import Lease, Served
+from .settings import Settings
+
+__all__ = ["Answer", "Scheduler", "Ticket"]
+
+INLINE = 4 * 2**20  # bytes of prepared inputs that are checked by whoever submits: 0.2 ms a MB, a thread takes as long
+SCORES = "scores"  # what runs without a method are called
+LATER = 5.0  # seconds until a server that stops may have a successor
+
+log = logging.getLogger("camrt.server")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """
+    What a request gets.
+
+    Attributes
+    ----------
+    explanation : Explanation or None
+        None where scores alone were asked for.
+    logits : ndarray of float32, shape (N, C)
+        The model's scores.
+    served : Served
+        The model that answered.
+    queue_seconds, decode_seconds, run_seconds : float
+        Where the time went.
+    batch : int
+        Images in its run.
+    """
+
+    explanation: Explanation | None
+    logits: npt.NDArray[np.float32]
+    served: Served
+    queue_seconds: float
+    decode_seconds: float
+    run_seconds: float
+    batch: int
+
+
+Done = Callable[[Answer | None, BaseException | None], None]
+
+
+@dataclass(eq=False)
+class _Run:
+    """One call of the engine: who shares it, how many still wait for it, and its off switch."""
+
+    tickets: list[Ticket]
+    waiting: int
+    switch: Cancellation = field(default_factory=Cancellation)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request that was taken, for `Scheduler.cancel`; its fields are the scheduler's."""
+
+    lease: Lease
+    served: Served | None
+    ask: Ask | None
+    done: Done
+    price: Price
+    share: Share
+    key: Hashable
+    table: list[list[Target]]
+    submitted: float
+    until: float
+    timeout: float
+    count: int
+    wish: Wish | None
+    deadline: int = -1
+    parts: list[Prepared] = field(default_factory=list)  # pictures that are decoded
+    prepared: Prepared | None = None
+    decode_seconds: float = 0.0
+    run: _Run | None = None
+    is_over: bool = False  # what `done` is told is settled
+    is_free: bool = False  # it holds nothing any more
+    unsettled: int = 2  # `done` is still to be called; what it holds is still to be given back
+
+    def let_go(self) -> None:
+        """Keep nothing alive."""
+        self.served = self.ask = self.prepared = self.run = None
+        self.key, self.table, self.parts = None, [], []
+
+
+class Scheduler:
+    """
+    Takes requests and has them run; safe for threads.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its limits, lanes and batches.
+    observer : Observer, optional
+        Who is told.
+    """
+
+    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+        self._settings = settings
+        self._observer = observer or Observer()
+        self._admission = Admission(settings.queue_work, settings.queue_bytes)
+        self._deadlines = Deadlines()
+        self._decoders = ThreadPoolExecutor(settings.decoders, "camrt-decoder")
+        self._lock = threading.Lock()  # of the lines, of every ticket's fields, and of what follows
+        self._lines: dict[bool, Line[Ticket]] = {False: Line(), True: Line()}  # by `Price.heavy`
+        self._ready = {heavy: threading.Condition(self._lock) for heavy in self._lines}
+        self._telling = threading.Lock()
+        self._held: set[Ticket] = set()
+        self._idle = threading.Condition(self._lock)
+        self._is_draining = self._is_closed = False
+        lanes = {False: settings.light_lanes, True: settings.heavy_lanes}
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=[heavy], name=f"camrt-{'heavy' if heavy else 'light'}", daemon=True
+            )
+            for heavy, count in lanes.items()
+            for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        atexit.register(self.close)  # threads inside ONNX Runtime must not outlive the interpreter
+
+    # what callers use -------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> float:
+        """The forward-equivalents that wait or run."""
+        return self._admission.held
+
+    def check_room(self) -> None:
+        """
+        Tell early, before a request is read, that it would not be taken.
+
+        Raises
+        ------
+        UnreadyError
+            If the server is stopping.
+        BusyError
+            If the queue is full.
+        """
+        self._check_open()
+        try:
+            self._admission.check_room()
+        except BusyError:
+            _safely(self._observer.rejected, "full")
+            raise
+
+    def full(self) -> bool:
+        """
+        Tell whether nothing more would be taken.
+
+        Returns
+        -------
+        bool
+            True where `check_room` raises.
+        """
+        try:
+            self._check_open()
+            self._admission.check_room()
+        except BusyError:
+            return True
+        return False
+
+    def submit(self, lease: Lease, ask: Ask, done: Done) -> Ticket:
+        """
+        Take a request, or refuse it at once.
+
+        Parameters
+        ----------
+        lease : Lease
+            The model. It is the scheduler's from now on, and released when the request is over, or refused.
+        ask : Ask
+            What is wanted.
+        done : callable
+            Called once with an `Answer` and None, or with None and what went wrong; from any thread, so it must be quick.
+
+        Returns
+        -------
+        Ticket
+            For `cancel`.
+
+        Raises
+        ------
+        BusyError, UnreadyError
+            If there is no room for its work, or the server is stopping.
+        TooLargeError
+            If it takes more work than one request may.
+        InputError
+            If a target, the method, the layer or a prepared input does not fit.
+        DeadlineError
+            If its time is over already.
+
+        Notes
+        -----
+        Cost: does not wait. Prepared inputs of a few megabytes are checked and copied here.
+        """
+        try:
+            return self._submitted(lease, ask, done)
+        except BaseException:
+            lease.release()
+            raise
+
+    def cancel(self, ticket: Ticket) -> None:
+        """
+        Do without an answer.
+
+        Parameters
+        ----------
+        ticket : Ticket
+            What `submit` gave. Where it waits it is dropped; its run ends when nobody else waits for it. Nothing happens
+            where it is over.
+        """
+        where = "run" if ticket.run is not None else "queue"
+        if self._end(ticket, None, CancelledError("the request was cancelled by its caller")):
+            _safely(self._observer.cancelled, where)
+
+    def drain(self, seconds: float) -> bool:
+        """
+        Take nothing more, and wait for what is held.
+
+        Parameters
+        ----------
+        seconds : float
+            How long.
+
+        Returns
+        -------
+        bool
+            Whether nothing is held any more.
+        """
+        with self._lock:
+            self._is_draining = True
+            return self._idle.wait_for(lambda: not self._held, seconds)
+
+    def close(self) -> None:
+        """Take nothing more, end what is held with `UnreadyError`, and end all threads."""
+        with self._lock:
+            self._is_draining = self._is_closed = True
+            held = list(self._held)
+            for ready in self._ready.values():
+                ready.notify_all()
+        for ticket in held:
+            self._end(ticket, None, _stopping())
+        self._decoders.shutdown(cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
+        self._deadlines.close()
+        atexit.unregister(self.close)
+
+    # a request comes --------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        """Refuse everything where the server is stopping."""
+        if self._is_draining:
+            raise _stopping()
+
+    def _submitted(self, lease: Lease, ask: Ask, done: Done) -> Ticket:
+        """Check and price a request, count it in and send it on its way."""
+        self._check_open()
+        now, until = time.monotonic(), ask.arrived + ask.timeout
+        if now >= until:
+            _safely(self._observer.rejected, "deadline")
+            raise _late(ask.timeout)
+        served = lease.served
+        explainer = served.explainer
+        try:
+            priced = price(explainer, ask, most=self._settings.max_work)
+        except TooLargeError:
+            _safely(self._observer.rejected, "too_large")
+            raise
+        classes, labels = explainer.manifest.classes, explainer.labels
+        table = target_table.parse(ask.targets, n_images=ask.count, n_classes=classes, labels=labels)
+        key = (served, None if ask.wish is None else ask.wish.key, len(table[0]))
+        size = _bytes_of(ask, explainer)
+        try:
+            share = self._admission.take(priced.work, size, rate=served.rate, heavy=priced.heavy, remaining=until - now)
+        except BusyError:
+            _safely(self._observer.rejected, "full")
+            raise
+        ticket = Ticket(
+            lease, served, ask, done, priced, share, key, table, now, until, ask.timeout, ask.count, ask.wish
+        )
+        try:
+            if _is_quick(ask, explainer):
+                self._prepare(ticket)
+            self._enter(ticket)
+        except BaseException:
+            self._admission.give_back(share, "dropped")
+            raise
+        self._tell_work()
+        return ticket
+
+    def _enter(self, ticket: Ticket) -> None:
+        """Hold a ticket from now on, until its deadline at most."""
+        is_ready = ticket.prepared is not None
+        with self._lock:
+            self._check_open()
+            self._held.add(ticket)
+            ticket.deadline = self._deadlines.add(ticket.until, partial(self._expire, ticket))
+            if is_ready:
+                self._put(ticket)
+        if not is_ready:
+            with suppress(RuntimeError):  # closed meanwhile, which ends the ticket
+                self._decoders.submit(self._decode, ticket)
+
+    def _decode(self, ticket: Ticket) -> None:
+        """Prepare a ticket's images in a thread of the pool: one picture a turn, so that nobody waits for many of another's."""
+        try:
+            is_ready = self._prepare(ticket)
+        except Exception as error:  # noqa: BLE001  whoever asked is told
+            self._end(ticket, None, _lightened(error))
+            return
+        if is_ready:
+            with self._lock:
+                if not ticket.is_over:
+                    self._put(ticket)
+        elif not ticket.is_over:
+            with suppress(RuntimeError):
+                self._decoders.submit(self._decode, ticket)
+
+    def _prepare(self, ticket: Ticket) -> bool:
+        """Make the next of a ticket's pictures, or its whole array, the model's input; tell whether all are."""
+        ask, served = ticket.ask, ticket.served
+        if ask is None or served is None:  # over
+            return False
+        begun = time.perf_counter()
+        preprocess, most = served.explainer.preprocess, self._settings.max_pixels
+        if isinstance(ask.images, np.ndarray):
+            ticket.prepared = prepare(ask.images, preprocess, max_pixels=most)
+        else:
+            place = len(ticket.parts)
+            with _blaming(place, ask.count):
+                picture = decode_picture(ask.images[place], self._settings)
+                ticket.parts.append(prepare([picture], preprocess, max_pixels=most))
+            if place + 1 == ask.count:
+                ticket.prepared = replace(join(ticket.parts), names=[f"image_{i:03d}" for i in range(ask.count)])
+        ticket.decode_seconds += time.perf_counter() - begun
+        if ticket.prepared is None:
+            return False
+        ticket.ask, ticket.parts = None, []
+        _safely(self._observer.stage, "decode", ticket.decode_seconds)
+        return True
+
+    def _put(self, ticket: Ticket) -> None:
+        """Let a ticket wait for its run; called under the lock."""
+        self._lines[ticket.price.heavy].put(ticket)
+        self._ready[ticket.price.heavy].notify()
+
+    # a request ends ---------------------------------------------------------------------------------------------------
+
+    def _expire(self, ticket: Ticket) -> None:
+        """End a ticket whose time is over."""
+        was_waiting = ticket.run is None
+        if self._end(ticket, None, _late(ticket.timeout)) and was_waiting:
+            _safely(self._observer.rejected, "deadline")
+
+    def _end(self, ticket: Ticket, answer: Answer | None, error: BaseException | None) -> bool:
+        """End a ticket, unless it is over; what it holds is given back now, or when its run has ended."""
+        with self._lock:
+            if ticket.is_over:
+                return False
+            ticket.is_over = True
+            self._lines[ticket.price.heavy].discard(ticket)
+            run = ticket.run
+            if run is not None:
+                run.waiting -= 1
+        if run is None:
+            self._free(ticket, "dropped")
+        elif run.waiting == 0:
+            run.switch.cancel()
+            for left in run.tickets:  # what is left of their work is next to nothing
+                self._admission.give_back(left.share, "stopped")
+            self._tell_work()
+        self._tell(ticket, answer, error)
+        return True
+
+    def _free(self, ticket: Ticket, outcome: Outcome) -> None:
+        """Give back what a ticket holds; a second time nothing happens."""
+        with self._lock:
+            if ticket.is_free:
+                return
+            ticket.is_free = True
+        self._admission.give_back(ticket.share, outcome)
+        self._deadlines.call_off(ticket.deadline)
+        _safely(ticket.lease.release)
+        ticket.let_go()
+        self._tell_work()
+        self._settle(ticket)
+
+    def _tell_work(self) -> None:
+        """Tell what is held, one after the other, so that what is told last is true."""
+        with self._telling:
+            _safely(self._observer.work, self.held)
+
+    def _tell(self, ticket: Ticket, answer: Answer | None, error: BaseException | None) -> None:
+        """Call a ticket's `done`; called once, without the lock."""
+        done, ticket.done = ticket.done, _nobody
+        _safely(done, answer, error)
+        self._settle(ticket)
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Hold a ticket no longer when it was told and has given back."""
+        with self._lock:
+            ticket.unsettled -= 1
+            if not ticket.unsettled:
+                self._held.discard(ticket)
+                if not self._held:
+                    self._idle.notify_all()
+
+    # runs -------------------------------------------------------------------------------------------------------------
+
+    def _work(self, heavy: bool) -> None:
+        """Run what waits in one line, until the scheduler is closed: the life of a thread."""
+        while self._turn(heavy):
+            pass
+
+    def _turn(self, heavy: bool) -> bool:
+        """Wait for tickets and run them; nothing of them is kept while the next are waited for."""
+        tickets = self._taken(heavy)
+        try:
+            if tickets:
+                self._run(tickets)
+        except BaseException as error:
+            log.exception("a run failed in a way that was not foreseen")
+            for ticket in tickets:
+                self._end(ticket, None, _lightened(error))
+                self._free(ticket, "stopped")
+        return bool(tickets)
+
+    def _taken(self, heavy: bool) -> list[Ticket]:
+        """Take the tickets of the next run; none when the scheduler is closed."""
+        line, ready = self._lines[heavy], self._ready[heavy]
+        with self._lock:
+            while not self._is_closed:
+                if len(line):
+                    most = 1 if heavy else self._most(line.first)
+                    delay = self._settings.delay - (time.monotonic() - line.first.submitted)
+                    if heavy or delay <= 0 or line.company(line.first) >= most:
+                        return line.take(most)
+                    ready.wait(delay)
+                else:
+                    ready.wait()
+        return []
+
+    def _most(self, ticket: Ticket) -> int:
+        """Return how many images go into a run."""
+        return 1 if ticket.served is None else min(self._settings.batch, ticket.served.explainer.batch)
+
+    def _run(self, tickets: list[Ticket]) -> None:
+        """Run some tickets together; if that fails, each by itself, so that none spoils it for the others."""
+        begun = time.monotonic()
+        for ticket in tickets:
+            if ticket.until <= begun:
+                self._expire(ticket)
+        with self._lock:
+            live = [ticket for ticket in tickets if not ticket.is_over]
+            run = _Run(live, len(live))
+            for ticket in live:
+                ticket.run = run
+        if not live:
+            return
+        try:
+            answers = self._answers(run, begun)
+        except Exception as error:  # noqa: BLE001  whoever asked is told
+            if len(live) == 1:
+                self._end(live[0], None, _lightened(error))
+            for ticket in self._left(run):
+                self._run([ticket])
+            return
+        with self._lock:
+            ended = [(ticket, answer) for ticket, answer in zip(live, answers, strict=True) if not ticket.is_over]
+            for ticket, _ in ended:
+                ticket.is_over = True
+        for ticket in live:
+            self._free(ticket, "done")
+        for ticket, answer in ended:
+            self._tell(ticket, answer, None)
+
+    def _left(self, run: _Run) -> list[Ticket]:
+        """Dissolve a run that failed: free those that are over, and return the others."""
+        with self._lock:
+            over = [ticket for ticket in run.tickets if ticket.is_over]
+            rest = [ticket for ticket in run.tickets if not ticket.is_over]
+            for ticket in rest:
+                ticket.run = None
+        for ticket in over:
+            self._free(ticket, "stopped")
+        return rest
+
+    def _answers(self, run: _Run, begun: float) -> list[Answer]:
+        """Call the engine once for all tickets of a run, and cut the result up."""
+        tickets = run.tickets
+        served, wish = tickets[0].served, tickets[0].wish
+        if served is None:
+            raise AssertionError("a ticket that runs has its model")
+        whole = join([ticket.prepared for ticket in tickets if ticket.prepared is not None])
+        explanation: Explanation | None = None
+        started = time.monotonic()
+        if wish is None:
+            logits = served.explainer.logits(whole, cancel=run.switch)
+        else:
+            targets = [row for ticket in tickets for row in ticket.table]
+            explanation = served.explainer.explain(whole, target=targets, cancel=run.switch, **wish.arguments())
+            logits = explanation.logits
+        seconds = time.monotonic() - started
+        images = len(whole.x)
+        _safely(self._observer.ran, images, served.name, SCORES if wish is None else wish.method, seconds)
+        answers, place = [], 0
+        for ticket in tickets:
+            rows = slice(place, place + ticket.count)
+            place += ticket.count
+            waited = max(0.0, begun - ticket.submitted - ticket.decode_seconds)
+            _safely(self._observer.waited, waited)
+            _safely(self._observer.stage, "run", seconds)
+            part = explanation if explanation is None or len(tickets) == 1 else explanation.part(rows)
+            answers.append(Answer(part, logits[rows], served, waited, ticket.decode_seconds, seconds, images))
+        return answers
+
+
+def _nobody(answer: Answer | None, error: BaseException | None) -> None:
+    """Tell nobody: what a ticket does that was told."""
+
+
+def _safely(call: Callable[..., None], *arguments: object) -> None:
+    """Call somebody else's function, which must not stop what is under way here."""
+    try:
+        call(*arguments)
+    except Exception:
+        log.exception("a callback of a request failed")
+
+
+@contextmanager
+def _blaming(place: int, count: int) -> Iterator[None]:
+    """Let an error say which of several pictures it is about."""
+    try:
+        yield
+    except InputError as error:
+        if count == 1:
+            raise
+        raise type(error)(f"image {place} of {count}: {error}") from error
+
+
+def _lightened(error: BaseException) -> BaseException:
+    """Return an error whose traceback names its lines and keeps nothing alive: arrays and models are to go with their run."""
+    part: BaseException | None = error
+    while part is not None:
+        traceback.clear_frames(part.__traceback__)
+        part = part.__cause__ or part.__context__
+    return error
+
+
+def _is_quick(ask: Ask, explainer: Explainer) -> bool:
+    """Tell whether a request's images need no decoding, only a look."""
+    images, preprocess = ask.images, explainer.preprocess
+    if not isinstance(images, np.ndarray) or images.nbytes > INLINE:
+        return False
+    is_prepared = preprocess.dtype == "uint8" and images.shape[1:] == preprocess.shape
+    return images.dtype.kind == "f" or is_prepared
+
+
+def _bytes_of(ask: Ask, explainer: Explainer) -> int:
+    """Return the bytes that a request's images take, as they came and as the model takes them."""
+    preprocess = explainer.preprocess
+    given = ask.images.nbytes if isinstance(ask.images, np.ndarray) else sum(len(content) for content in ask.images)
+    return given + ask.count * math.prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
+
+
+def _late(seconds: float) -> DeadlineError:
+    """Return what is told when the time is over."""
+    return DeadlineError(f"the request took longer than its timeout of {seconds:g} s; allow more, or ask for less")
+
+
+def _stopping() -> UnreadyError:
+    """Return what is told while the server stops."""
+    return UnreadyError("the server is stopping", LATER)
