@@ -87,7 +87,7 @@ class Desk:
             bundle,
             providers=providers or told.providers,
             precision=told.precision,
-            threads=told.threads,
+            threads=told.run_threads,
             memory=told.memory,
         )
         rate = warm(self.explainer, told.warm, told.batch)

@@ -79,17 +79,15 @@ class Access:
                 await refusal(UnreadyError("the server is stopping", 5.0))(scope, receive, _stamped)
         finally:
             seconds = time.perf_counter() - started
-            self._count(told.get("model", ""), told.get("method", ""), code or _LEFT, seconds)
-            self._log.info(
-                "request",
-                request_id=name,
-                verb=scope["method"],
-                route=getattr(scope.get("route"), "path", ""),
-                code=code or _LEFT,
-                bytes=sent,
-                ms=round(seconds * 1e3, 3),
-                **told,
-            )
+            route = getattr(scope.get("route"), "path", "")
+            facts = {"request_id": name, "verb": scope["method"], "route": route, "code": code or _LEFT, "bytes": sent}
+            # in the loop's next turn: at the end of this one the answer goes out
+            asyncio.get_running_loop().call_soon(self._tell, facts, seconds, told)
+
+    def _tell(self, facts: dict[str, Any], seconds: float, told: dict[str, Any]) -> None:
+        """Count a request, and log it."""
+        self._count(told.get("model", ""), told.get("method", ""), facts["code"], seconds)
+        self._log.info("request", **facts, ms=round(seconds * 1e3, 3), **told)
 
 
 async def may_infer(request: Request) -> None:

@@ -34,6 +34,7 @@ from ..opening import load
 from .faults import NotFoundError, UnreadyError, UnsupportedError
 from .heap import trim_after
 from .preparing import prepare
+from .priority import give_way
 from .repository import EMBEDDED, Entry, Misfit, check_name, check_repository, check_version, find, scan
 from .settings import Settings
 from .trust import check_bundle, without_paths
@@ -475,12 +476,13 @@ class Registry:
     def _opened(self, entry: Entry) -> Served:
         """Verify, open and warm up one version."""
         settings, start = self._settings, time.perf_counter()
+        give_way()
         source = MODEL if entry.name == EMBEDDED else check_bundle(*self._bundle(entry))
         explainer = load(
             source,
             providers=settings.providers,
             precision=settings.precision,
-            threads=settings.threads,
+            threads=settings.run_threads,
             memory=settings.memory,
         )
         rate = warm(explainer, settings.warm, settings.batch)

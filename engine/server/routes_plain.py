@@ -20,13 +20,14 @@ from .access import may_infer
 from .answering import answered
 from .facts import describe
 from .faults import UnreadyError
+from .direct import Direct
 from .openapi import BINARY, INFERENCE, JSON, array, described, mapping, parameter
 from .plain import NPY, PNG, Look, accepted, read_plain, write_json_answer, write_npy, write_png
 from .scheduler import Answer
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["plain"], dependencies=[Depends(may_infer)])
+router = APIRouter(tags=["plain"], dependencies=[Depends(may_infer)], route_class=Direct)
 
 SOON = 5.0  # seconds after which a server without a model is asked again
 DRAWN = 2**20  # a picture, or base64, is written in a thread whatever its size

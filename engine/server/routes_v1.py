@@ -17,6 +17,7 @@ from .answering import answered
 from .asks import Ask
 from .documents import read_json, write_json
 from .instances import read_instances, write_explanations, write_predictions
+from .direct import Direct
 from .openapi import INFERENCE, JSON, PIXEL, array, described, mapping
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["kserve v1"], dependencies=[Depends(may_infer)])
+router = APIRouter(tags=["kserve v1"], dependencies=[Depends(may_infer)], route_class=Direct)
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 ROWS = array(array(NUMBER))

@@ -16,12 +16,13 @@ from .access import may_infer
 from .answering import answered
 from .bodies import read_length
 from .infer import Wanted, metadata, read_infer, write_infer
+from .direct import Direct
 from .openapi import BINARY, INFERENCE, JSON, PIXEL, Schema, array, described, mapping, parameter
 from .scheduler import Answer
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["open inference protocol v2"], dependencies=[Depends(may_infer)])
+router = APIRouter(tags=["open inference protocol v2"], dependencies=[Depends(may_infer)], route_class=Direct)
 
 HEADER = "inference-header-content-length"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
