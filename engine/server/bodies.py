@@ -24,8 +24,8 @@ __all__ = ["inflate", "read_body", "read_length"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-EXPANSION = 50  # how often its size a body may unpack to; images and tensors reach 10
-UNPACKED = 8 * 2**20  # bytes that any body may unpack to: a few tensors of zeros, which expand a thousandfold
+EXPANSION = 20  # how often its size a body may unpack to; images and tensors reach 10
+UNPACKED = 4 * 2**20  # bytes that any body may unpack to: a few tensors of zeros, which expand a thousandfold
 _GZIP_OR_ZLIB = 47  # zlib's window bits: the header says which
 
 
@@ -133,14 +133,14 @@ def inflate(body: bytes, most: int) -> bytes:
     Raises
     ------
     TooLargeError
-        If more than `most` comes out, or more than fifty times what went in and 8 MiB.
+        If more than `most` comes out, or more than twenty times what went in and 4 MiB.
     InputError
         If it is broken, cut off, or followed by something else.
 
     Notes
     -----
-    gzip packs zeros a thousandfold. Refusing what expands so much at 8 MiB, and not first at `most`, is the difference
-    between 5 and 60 ms, and between 8 and 64 MiB, for a bomb of 200 kB.
+    gzip packs zeros a thousandfold. Refusing what expands so much at 4 MiB, and not first at `most`, is the difference
+    between 12 and 200 ms, and between 4 and 64 MiB, for a bomb of 200 kB.
 
     Examples
     --------
@@ -175,7 +175,9 @@ async def _received(receive: Receive, most: int) -> bytes:
         piece: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         if len(whole) + len(piece) > most:
-            raise TooLargeError(f"the body has more than the {most} bytes that are allowed; one with a Content-Length may have more")
+            raise TooLargeError(
+                f"the body has more than the {most} bytes that are allowed; one with a Content-Length may have more"
+            )
         if not more and not whole:
             return piece
         whole += piece

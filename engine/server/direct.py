@@ -32,10 +32,10 @@ class Direct(APIRoute):
         handler = self.endpoint
         checks = [depends.dependency for depends in self.dependencies if depends.dependency is not None]
 
-        async def handle(request: Request) -> Response:
+        async def _handle(request: Request) -> Response:
             for check in checks:
                 await check(request)
             answer: Response = await handler(request)
             return answer
 
-        return handle
+        return _handle

@@ -223,7 +223,9 @@ def _number(name: str, value: object) -> float:
 def _images(body: bytes) -> tuple[bytes, ...] | npt.NDArray[np.generic]:
     """Return the one image of a body."""
     if not body:
-        raise InputError("the body is empty; send one picture as it is in its file, for example curl --data-binary @photo.jpg")
+        raise InputError(
+            "the body is empty; send one picture as it is in its file, for example curl --data-binary @photo.jpg"
+        )
     if not body.startswith(_MAGIC):
         return (body,)
     array = _read_npy(body)

@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     queue_work: Annotated[float, Field(gt=0)] = 32_768  # forward-equivalents that may wait or run
     queue_bytes: Count = 96 * 2**20  # pictures and inputs that may wait or run
     batch: Count = 32  # images a run
+    full_runs: bool = False  # on a CPU, too, as many images a run as wait: no quicker there, and some wait longer
     delay: Annotated[float, Field(ge=0, le=1)] = 0.0  # seconds that a run waits for company
     light_lanes: Count = 2  # runs of cheap requests at a time: one is prepared and handed out while the other runs
     heavy_lanes: Count = 4  # dear requests that run at a time; their masked forwards share chunks
@@ -133,7 +134,7 @@ class Settings(BaseSettings):
     @property
     def run_threads(self) -> int:
         """
-        Threads within one run: as told, or one for each core this process may use.
+        The number of threads within one run: as told, or one for each core this process may use.
 
         Threads that are counted wait without spinning (`camrt.session.Session`). Beside a loop and several lanes that is
         worth a sixth of the requests a second; a lone request takes a tenth longer.

@@ -37,7 +37,9 @@ def client_of(*, refuse: bool) -> TestClient:
 
 
 def test_every_check_is_called_in_order_and_then_the_handler_with_the_raw_request() -> None:
-    answer = client_of(refuse=False).post("/echo/word", content=b"\xc3\xa9{", headers={"content-type": "application/json"})
+    answer = client_of(refuse=False).post(
+        "/echo/word", content=b"\xc3\xa9{", headers={"content-type": "application/json"}
+    )
     assert (answer.status_code, answer.text) == (200, "word é{ ['first', 'second']")
 
 

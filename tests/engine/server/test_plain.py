@@ -92,7 +92,18 @@ def test_a_query_becomes_an_ask() -> None:
 
 def test_what_the_protocols_call_their_own_is_no_option_of_a_method() -> None:
     options = {name for method in METHODS.values() for name in method.options}
-    own = {*ADDRESS, *SEVERAL, *WISHES, *NOT_OPTIONS, "timeout", "colormap", "opacity", "colorbar", "encoding", "picture"}
+    own = {
+        *ADDRESS,
+        *SEVERAL,
+        *WISHES,
+        *NOT_OPTIONS,
+        "timeout",
+        "colormap",
+        "opacity",
+        "colorbar",
+        "encoding",
+        "picture",
+    }
     assert not options & own
 
 

@@ -49,7 +49,9 @@ def test_base64_and_the_picture(client: Client, explainer: camrt.Explainer, phot
 
 def test_png_is_the_engines_overlay(client: Client, explainer: camrt.Explainer, photo: bytes) -> None:
     want = explainer.explain(photo, target=4)
-    answer = client.post("/explain?target=4&colormap=viridis&opacity=0.3", content=photo, headers={"accept": "image/png"})
+    answer = client.post(
+        "/explain?target=4&colormap=viridis&opacity=0.3", content=photo, headers={"accept": "image/png"}
+    )
     assert answer.headers["content-type"] == "image/png"
     drawn = np.asarray(Image.open(io.BytesIO(answer.content)))
     np.testing.assert_array_equal(drawn, np.asarray(want.overlay(colormap="viridis", alpha=0.3)))

@@ -179,6 +179,25 @@ def test_what_came_meanwhile_shares_runs_of_the_size_that_the_engine_likes(
     assert all(answer.queue_seconds >= 0 and answer.run_seconds > 0 for answer in answers)
 
 
+@pytest.mark.parametrize(
+    ("rate", "runs"),
+    [
+        (1000.0, [4, 4, 2, 1, 1]),
+        (160.0, [2, 2, 2, 2, 2, 1, 1]),
+        (10.0, [1] * 12),
+    ],  # half of what waits; 1/80 of a second
+)
+def test_on_a_cpu_runs_grow_with_the_queue_as_far_as_the_model_is_quick(rate: float, runs: list[int]) -> None:
+    quick = Watched(rate=rate)
+    scheduler = Scheduler(settings(full_runs=False))
+    hold(quick, scheduler)
+    many = [submit(scheduler, quick, ask(rows(1, seed)))[0] for seed in range(12)]
+    quick.open.set()
+    assert [outcome.wait().batch for outcome in many] == [size for size in runs for _ in range(size)]
+    assert [images for _, images in quick.calls[1:]] == runs
+    scheduler.close()
+
+
 def test_requests_of_several_images_are_not_cut(scheduler: Scheduler, watched: Watched) -> None:
     hold(watched, scheduler)
     sizes = [3, 2, 1, 9, 1]

@@ -18,7 +18,7 @@ from camrt.server.settings import Settings
 from tests import tiny
 
 PATIENCE = 60  # seconds; whatever takes longer has failed
-ROOMY: dict[str, Any] = {"max_work": 1e9, "queue_work": 1e10, "queue_bytes": 2**30, "light_lanes": 1}
+ROOMY: dict[str, Any] = {"full_runs": True, "max_work": 1e9, "queue_work": 1e10, "queue_bytes": 2**30, "light_lanes": 1}
 
 
 class Watched:
