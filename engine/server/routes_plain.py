@@ -18,9 +18,9 @@ from ..explainer import MASK_SPACES
 from ..pipeline import PIPELINES
 from .access import may_infer
 from .answering import answered
+from .direct import Direct
 from .facts import describe
 from .faults import UnreadyError
-from .direct import Direct
 from .openapi import BINARY, INFERENCE, JSON, array, described, mapping, parameter
 from .plain import NPY, PNG, Look, accepted, read_plain, write_json_answer, write_npy, write_png
 from .scheduler import Answer

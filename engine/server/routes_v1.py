@@ -15,9 +15,9 @@ from starlette.responses import Response
 from .access import may_infer
 from .answering import answered
 from .asks import Ask
+from .direct import Direct
 from .documents import read_json, write_json
 from .instances import read_instances, write_explanations, write_predictions
-from .direct import Direct
 from .openapi import INFERENCE, JSON, PIXEL, array, described, mapping
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from .access import may_infer
 from .answering import answered
 from .bodies import read_length
-from .infer import Wanted, metadata, read_infer, write_infer
 from .direct import Direct
+from .infer import Wanted, metadata, read_infer, write_infer
 from .openapi import BINARY, INFERENCE, JSON, PIXEL, Schema, array, described, mapping, parameter
 from .scheduler import Answer
 
