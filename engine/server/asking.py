@@ -246,7 +246,6 @@ def make_ask(
     timeout: float,
     served: Served,
     settings: Settings,
-    parameters: Mapping[str, Any] | None = None,
 ) -> Ask:
     """
     Put a request together, and hold it to the limits that need no decoding.
@@ -266,8 +265,6 @@ def make_ask(
         The model.
     settings : Settings
         ``max_images``, ``max_pixels``, ``max_side``, ``max_targets``, ``max_answer``.
-    parameters : mapping, optional
-        Whatever else the protocol was told.
 
     Returns
     -------
@@ -297,7 +294,7 @@ def make_ask(
     elif not all(images):
         raise InputError("a picture is empty (0 bytes); send the content of an image file")
     targets = read_targets(target, count, served, settings)
-    ask = Ask(images, targets, wish, timeout, parameters or {})
+    ask = Ask(images, targets, wish, timeout)
     height, width = served.explainer.preprocess.size
     size = 4 * count * ask.width * height * width
     if wish is not None and size > settings.max_answer:

@@ -7,7 +7,6 @@ Plain data between the protocols, which read and write bytes, and the scheduler,
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,8 +83,6 @@ class Ask:
         How to explain; None where only the model's scores are wanted.
     timeout : float
         Seconds from the request's arrival.
-    parameters : mapping
-        Whatever else the protocol was told, for writing the answer.
     arrived : float
         When the request arrived (`time.monotonic`); now, where nothing is said.
     """
@@ -94,7 +91,6 @@ class Ask:
     targets: list[list[Any]] | None
     wish: Wish | None
     timeout: float
-    parameters: Mapping[str, Any] = field(default_factory=dict)
     arrived: float = field(default_factory=time.monotonic)
 
     @property

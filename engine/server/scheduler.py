@@ -196,22 +196,6 @@ class Scheduler:
             _safely(self._observer.rejected, "full")
             raise
 
-    def full(self) -> bool:
-        """
-        Tell whether nothing more would be taken.
-
-        Returns
-        -------
-        bool
-            True where `check_room` raises.
-        """
-        try:
-            self._check_open()
-            self._admission.check_room()
-        except BusyError:
-            return True
-        return False
-
     def submit(self, lease: Lease, ask: Ask, done: Done) -> Ticket:
         """
         Take a request, or refuse it at once.

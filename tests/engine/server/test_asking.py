@@ -259,9 +259,9 @@ def test_what_is_no_timeout_is_refused(value: object) -> None:
 
 
 def test_an_ask_holds_what_was_given() -> None:
-    made = make_ask(IMAGES, [1, 2], None, 2.0, served(), SETTINGS, {"colormap": "jet"})
+    made = make_ask(IMAGES, [1, 2], None, 2.0, served(), SETTINGS)
     assert made.images is IMAGES and made.targets == [[Logit(1)], [Logit(2)]]
-    assert (made.wish, made.timeout, made.parameters, made.count, made.width) == (None, 2.0, {"colormap": "jet"}, 2, 1)
+    assert (made.wish, made.timeout, made.count, made.width) == (None, 2.0, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -524,7 +524,7 @@ def test_dear_requests_run_at_the_same_time_so_that_the_engine_can_share_their_c
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(watched: Watched, heard: Heard) -> None:
     scheduler = Scheduler(settings(queue_work=4.1, batch=1), heard)
-    assert not scheduler.full()
+    scheduler.check_room()
     hold(watched, scheduler)
     taken = [submit(scheduler, watched, ask())[0] for _ in range(2)]
     with pytest.raises(BusyError, match="queue is full") as caught:
@@ -602,7 +602,6 @@ def test_draining_finishes_what_was_taken_and_takes_nothing_more(watched: Watche
     for refused in (scheduler.check_room, lambda: submit(scheduler, watched, ask())):
         with pytest.raises(UnreadyError, match="stopping"):
             refused()
-    assert scheduler.full()
     watched.open.set()
     assert scheduler.drain(PATIENCE)
     assert first.times == second.times == 1
