@@ -520,3 +520,15 @@ def test_a_lease_is_a_context(repo: Path) -> None:
         assert isinstance(lease, Lease) and lease.served.name == "m"
     with pytest.raises(RuntimeError):
         _ = lease.served
+
+
+def test_loading_gives_way_and_a_model_s_end_is_followed_by_a_trim(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gave: list[bool] = []
+    trimmed: list[object] = []
+    monkeypatch.setattr(module, "give_way", lambda: gave.append(True))
+    monkeypatch.setattr(module, "trim_after", trimmed.append)
+    registry = Registry(Settings(repository=repo))
+    registry.open()
+    with registry.lease("m") as lease:
+        assert trimmed == [lease.served.explainer] and gave
+    registry.close()

@@ -669,3 +669,12 @@ def test_prepared_inputs_are_checked_once(
     monkeypatch.setattr(module, "prepare", counting)
     submit(scheduler, watched, ask())[0].wait()
     assert times == 1
+
+
+def test_every_thread_that_runs_or_decodes_gives_way(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: set[str] = set()
+    monkeypatch.setattr("camrt.server.scheduler.give_way", lambda: names.add(threading.current_thread().name[:9]))
+    scheduler = Scheduler(settings())
+    submit(scheduler, watched, Ask((png(0),), None, wish(), 60.0))[0].wait()
+    scheduler.close()
+    assert names == {"camrt-lig", "camrt-hea", "camrt-dec"}

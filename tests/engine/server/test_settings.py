@@ -101,3 +101,8 @@ def test_what_kubernetes_sets_for_a_service_of_the_same_name_is_explained(
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 3  # type: ignore[misc]
+
+
+def test_a_run_has_the_threads_it_is_told_or_one_a_core() -> None:
+    assert Settings(threads=3).run_threads == 3
+    assert Settings().run_threads == len(os.sched_getaffinity(0))
