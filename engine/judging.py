@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from .choices import Choice
 from .errors import MethodError
-from .explainer import Drawn, Explainer
+from .explainer import Explainer
 from .limits import UNLIMITED, Limits
 from .methods.table import Method
 from .metrics.accounting import accounted
@@ -32,6 +32,7 @@ from .metrics.filling import Pictures
 from .metrics.model import model_of
 from .metrics.plain import ids_of, named
 from .metrics.plan import Plan
+from .results import Drawn
 
 __all__ = ["Judge", "Tally"]
 

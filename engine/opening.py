@@ -19,12 +19,13 @@ from camrt.export.bundle import Bundle, read
 from camrt.export.manifest import Manifest, Source
 
 from .errors import BundleError, InputError, MissingExtraError, ModelError, TargetError
-from .explainer import MEMORY, Explainer
+from .explainer import Explainer
 from .labels import load_labels
 from .precision import arrange
 from .preprocess import Preprocess
 from .presets import choose
 from .providers import parse_providers
+from .runs import MEMORY
 from .session import Sessions
 
 __all__ = ["KEPT", "load", "read_memory"]

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ..choices import Choice
 from ..errors import InputError
-from ..explainer import MASK_SPACES
+from ..plans import MASK_SPACES
 from .asking import is_common
 from .changes import Change, Clean, Masked, Randomised, depends_on_map, is_seeded, settled
 from .table import Metric

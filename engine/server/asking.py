@@ -18,10 +18,10 @@ import numpy.typing as npt
 from .. import targets as target_table
 from ..anytime import Budget
 from ..errors import InputError, MethodError, TargetError
-from ..explainer import MASK_SPACES
 from ..fuse import HEAT_FUSIONS, RAW_FUSIONS
 from ..methods import Method, resolve, validate
 from ..pipeline import PIPELINES
+from ..plans import MASK_SPACES
 from ..targets import Target
 from ..words import match
 from .asks import Ask, Wish

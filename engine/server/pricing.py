@@ -13,8 +13,9 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from ..drawing import TTA_GAINS
 from ..estimate import cost_of
-from ..explainer import TTA_GAINS, Explainer
+from ..explainer import Explainer
 from ..methods import Method, resolve
 from .asks import Ask, Wish
 from .faults import TooLargeError

@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from ..colormap import COLORMAPS
 from ..errors import InputError
-from ..explainer import MASK_SPACES
 from ..pipeline import PIPELINES
+from ..plans import MASK_SPACES
 from .access import may_infer
 from .answering import answered
 from .direct import Direct

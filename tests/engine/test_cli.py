@@ -87,12 +87,13 @@ def test_what_a_budget_left_out_is_said(model: Path, picture: Path, tmp_path: Pa
 
 INTERRUPTED = """
 import os, signal, sys
-from camrt import cli, explainer
-run = explainer.Explainer._run_masked
-def interrupted(*arguments):
-    os.kill(os.getpid(), signal.SIGINT)
-    return run(*arguments)
-explainer.Explainer._run_masked = interrupted
+from camrt import cli, session
+run = session.Sessions.run_unchecked
+def interrupted(sessions, kind, *arguments):
+    if kind == "forward":
+        os.kill(os.getpid(), signal.SIGINT)
+    return run(sessions, kind, *arguments)
+session.Sessions.run_unchecked = interrupted
 sys.argv[0] = "camrt"
 cli.main()
 """

@@ -15,6 +15,7 @@ import camrt
 from camrt.device import WARM_UPS, Device, on_host
 from camrt.errors import MissingExtraError, NumericError, ProviderError
 from camrt.providers import BUCKETS
+from camrt.results import fetched
 from tests import tiny
 from tests.engine import cuda_stand_in
 
@@ -35,13 +36,12 @@ def test_nothing_comes_to_the_host_before_the_heatmap(
     explainer = camrt.load(tiny.gap(), preprocess="half", providers="cuda")
     pictures = np.random.default_rng(0).integers(0, 256, (3, *tiny.SIZE, 3), np.uint8)
     before: list[tuple[int, ...]] = []
-    fetched = type(explainer)._fetched
 
-    def finished(self: Any, plan: Any, column: Any) -> Any:
+    def finished(plan: Any, maps: Any, labels: Any) -> Any:
         before.extend(world.fetched)
-        return fetched(self, plan, column)
+        return fetched(plan, maps, labels)
 
-    monkeypatch.setattr(type(explainer), "_fetched", finished)
+    monkeypatch.setattr("camrt.explainer.fetched", finished)
     result = explainer.explain(pictures, method=method, pipeline=pipeline)
     assert before == []
     assert world.host_runs == []

@@ -194,17 +194,6 @@ def test_a_fixed_batch_is_run_whole_or_refused() -> None:
         tight.explainer.explain(tight.x, method="scorecam")
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 1000])
-def test_chunks_that_run_at_the_same_time_share_the_memory(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    explainer = Case("free batch").explainer
-    row = explainer.chunk_memory // explainer.chunk
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    narrow = Case("free batch", threads=1, memory=rows * row).explainer
-    planner = narrow.planner(tiny.images(1))
-    assert planner.chunk * planner._lanes * row == narrow.chunk_memory <= rows * row
-    assert planner._lanes == min(8, rows)
-
-
 def test_scores_that_are_nan_for_some_masks_alone_are_counted() -> None:
     explainer, x = camrt.load(brittle(), preprocess="half"), tiny.images(3) + np.float32(0.5)
     session = onnxruntime.InferenceSession(brittle(), providers=["CPUExecutionProvider"])
