@@ -227,7 +227,7 @@ class Sessions:
         self.source = source
         self.providers = providers
         self.precision = precision
-        self._threads = threads
+        self.threads = threads
         self._device: Device | None = None
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
@@ -246,7 +246,7 @@ class Sessions:
         Sessions
             Its own, on the same device and stream; none is open.
         """
-        other = Sessions(source, self.providers, self._threads, self.precision)
+        other = Sessions(source, self.providers, self.threads, self.precision)
         other._device = self.device
         return other
 
@@ -284,7 +284,7 @@ class Sessions:
     @property
     def lanes(self) -> int:
         """How many runs at a time keep the machine busy: one, unless each is held to fewer threads than there are cores."""
-        return 1 if self._threads is None else max(1, (os.cpu_count() or 1) // max(1, self._threads))
+        return 1 if self.threads is None else max(1, (os.cpu_count() or 1) // max(1, self.threads))
 
     def run(
         self, kind: str, layers: Sequence[str], feeds: Mapping[str, Array], limits: Limits = UNLIMITED
@@ -370,7 +370,7 @@ class Sessions:
         with self._lock:
             if key not in self._open:
                 program = self.source.program(kind, layers)
-                self._open[key] = Session(program, self._completed(program), self._threads, device)
+                self._open[key] = Session(program, self._completed(program), self.threads, device)
             return self._open[key]
 
 

@@ -18,7 +18,10 @@ values set apart by zeros. The CUDA kernel solves it by plain conjugate gradient
 
 from __future__ import annotations
 
-import threading
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from math import prod
 from typing import TypeAlias
 
@@ -44,6 +47,7 @@ STEPS = 20  # of plain conjugate gradients at most, for each pixel of the pictur
 IMPUTE = Kernel("imputation", "impute", (THREADS,))
 
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+MOST_THREADS = 8  # beyond that they wait for the interpreter
 KEPT_BYTES = 64 * 2**20  # a picture of 512 x 512 in float32; what is larger is given back
 
 Window: TypeAlias = tuple[slice, slice]
@@ -56,6 +60,7 @@ def impute(
     which: Array | None = None,
     channels_last: bool = False,
     tolerance: float = 2e-5,
+    threads: int | None = None,
 ) -> Array:
     """
     Replace missing pixels by the weighted mean of their neighbours, solved jointly.
@@ -76,6 +81,9 @@ def impute(
     tolerance : float, default 2e-5
         Largest error of a pixel beside the rounding of its type, as a share of the range of its channel's known
         pixels; at least 1e-6, or 1e-12 for float64.
+    threads : int, optional
+        How many rows are solved at a time on the host; unless told otherwise as many as there are cores, 8 at most. The
+        result does not depend on it.
 
     Returns
     -------
@@ -87,8 +95,8 @@ def impute(
     ShapeError
         If `images` is not of rank 4 and a real floating type, or `missing` or `which` do not fit.
     InputError
-        If every pixel of a row is missing, `which` lies outside, or `tolerance` is out of range. A GPU's masks are not
-        read back: a row without a known pixel is NaN.
+        If every pixel of a row is missing, `which` lies outside, or `tolerance` or `threads` is out of range. A GPU's
+        masks are not read back: a row without a known pixel is NaN.
     NumericError
         If a system is not solved within 60 cycles. On the GPU its missing pixels are NaN.
 
@@ -121,9 +129,11 @@ def impute(
     _check_masks(images, missing, which, channels_last)
     if not rounding(dtype) <= tolerance < 1:
         raise InputError(f"tolerance must be between {rounding(dtype)} for {dtype} and 1, got {tolerance}")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
     if is_cupy(images):
         return _on_gpu(images, missing, which, channels_last, dtype, tolerance, Gpu.of(images))
-    return _on_numpy(images, missing, which, channels_last, dtype, tolerance)
+    return _on_numpy(images, missing, which, channels_last, dtype, tolerance, threads or _cores())
 
 
 def _check_masks(images: Array, missing: Array, which: Array | None, channels_last: bool) -> None:
@@ -145,39 +155,59 @@ def _check_masks(images: Array, missing: Array, which: Array | None, channels_la
 
 
 def _on_numpy(
-    images: Array, missing: Array, which: Array | None, channels_last: bool, dtype: DType, tolerance: float
+    images: Array,
+    missing: Array,
+    which: Array | None,
+    channels_last: bool,
+    dtype: DType,
+    tolerance: float,
+    threads: int,
 ) -> Array:
-    """Compute `impute` row by row."""
+    """Compute `impute` row by row; what takes time in a row, NumPy does without the interpreter's lock."""
     imputed = np.array(images if which is None else images[which], dtype, order="C")
     planes = np.moveaxis(imputed, -1, 1) if channels_last else imputed
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite ends as NaN, on purpose
-        for row, (picture, mask) in enumerate(zip(planes, missing, strict=True)):
-            if mask.any() and not _fill(picture, mask, tolerance):
-                raise NumericError(f"row {row} is not solved to {tolerance} in {MAX_CYCLES} cycles; ask for less")
+    rows: list[int] = np.flatnonzero(missing.any((1, 2))).tolist()
+
+    def _is_solved(row: int) -> bool:
+        with np.errstate(invalid="ignore", over="ignore"), _memory() as memory:  # not finite: ends as NaN, on purpose
+            return _fill(planes[row], missing[row], tolerance, memory)
+
+    if min(threads, len(rows)) > 1:
+        with ThreadPoolExecutor(min(threads, len(rows)), "camrt-impute") as pool:
+            solved = list(pool.map(_is_solved, rows))
+    else:
+        solved = [_is_solved(row) for row in rows]
+    if not all(solved):
+        row = rows[solved.index(False)]
+        raise NumericError(f"row {row} is not solved to {tolerance} in {MAX_CYCLES} cycles; ask for less")
     return imputed
 
 
-def _fill(picture: Array, missing: Array, tolerance: float) -> bool:
+def _fill(picture: Array, missing: Array, tolerance: float, memory: _Memory) -> bool:
     """Replace the missing pixels of one picture (C, H, W) in place; tell whether the system was solved."""
     row, column = np.unravel_index(missing.argmin(), missing.shape)
     known = np.where(missing, picture[:, row, column, None, None], picture)  # a known pixel's value widens no range
     low, middle, half, high = _range(known)
     window = _window(missing)
     inside, holes = picture[:, *window], missing[window]
-    _MEMORY.begin()
-    grids = _grids(len(picture), holes, picture.dtype)
+    grids = _grids(len(picture), holes, picture.dtype, memory)
     # between -1 and 1, so that squares neither overflow nor vanish; a constant channel is exactly zero
-    values = _MEMORY.zeros(grids[0].residual.shape, FLOAT64)
+    values = memory.zeros(grids[0].residual.shape, FLOAT64)
     filled = grids[0].cells(values)
     np.subtract(known[:, *window], middle, out=filled)
     filled /= half
     filled *= ~holes
     filled[~np.isfinite(half[:, 0, 0])] = 0
-    solved = _solve(grids, values, 2 * tolerance)
+    solved = _solve(grids, values, 2 * tolerance, memory)
     filled *= half
     filled += middle
     np.copyto(inside, np.clip(filled, low, high, out=filled), where=holes, casting="same_kind")
     return solved
+
+
+def _cores() -> int:
+    """Return how many rows are solved at a time unless told otherwise."""
+    return min(MOST_THREADS, os.cpu_count() or 1)
 
 
 def _range(picture: Array) -> tuple[Array, Array, Array, Array]:
@@ -196,30 +226,45 @@ def _window(missing: Array) -> Window:
     return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
 
 
-class _Memory(threading.local):
-    """Memory that each thread uses again: to have fresh pages mapped takes half as long as to solve a picture."""
+class _Memory:
+    """Memory for one row, used again for others: to have fresh pages mapped takes half as long as to solve a picture."""
 
-    kept: Array = np.empty(0, np.uint8)
-    taken = 0
+    def __init__(self) -> None:
+        self._kept: Array = np.empty(0, np.uint8)
+        self._taken = 0
 
     def begin(self) -> None:
         """Take all of it back, and have at least what was wanted last time."""
-        if self.kept.size < self.taken <= KEPT_BYTES:
-            self.kept = np.empty(self.taken, np.uint8)
-        self.taken = 0
+        if self._kept.size < self._taken <= KEPT_BYTES:
+            self._kept = np.empty(self._taken, np.uint8)
+        self._taken = 0
 
     def zeros(self, shape: tuple[int, ...], dtype: DType) -> Array:
         """Return zeros that are the caller's until the next beginning."""
-        start, n_bytes = self.taken, prod(shape) * dtype.itemsize
-        self.taken += -(-n_bytes // 64) * 64  # whole cache lines
-        if self.taken > self.kept.size:
+        start, n_bytes = self._taken, prod(shape) * dtype.itemsize
+        self._taken += -(-n_bytes // 64) * 64  # whole cache lines
+        if self._taken > self._kept.size:
             return np.zeros(shape, dtype)
-        zeros = self.kept[start : start + n_bytes].view(dtype).reshape(shape)
+        zeros = self._kept[start : start + n_bytes].view(dtype).reshape(shape)
         zeros.fill(0)
         return zeros
 
 
-_MEMORY = _Memory()
+_FREE: list[_Memory] = []  # as many as rows were ever solved at a time
+
+
+@contextmanager
+def _memory() -> Iterator[_Memory]:
+    """Lend memory that nobody uses."""
+    try:
+        lent = _FREE.pop()
+    except IndexError:
+        lent = _Memory()
+    lent.begin()
+    try:
+        yield lent
+    finally:
+        _FREE.append(lent)
 
 
 class _Grid:
@@ -237,17 +282,17 @@ class _Grid:
     result: Array  # of `sums`
     spare: Array
 
-    def __init__(self, channels: int, mask: Array, pinned: Array) -> None:
-        """Keep M and the row sums of ``E - M K M``, arrays (h, w), and make room for `channels` planes."""
+    def __init__(self, channels: int, mask: Array, pinned: Array, memory: _Memory) -> None:
+        """Keep M and the row sums of ``E - M K M``, arrays (h, w), and take room for `channels` planes."""
         self.size, self.coarser = mask.shape, (mask.shape[0] // 2 + 1, mask.shape[1] // 2 + 1)
         framed = 2 * self.coarser[0] + 1, 2 * self.coarser[1] + 1
-        self.residual, self.correction, self.lattice, self.result, self.spare = _MEMORY.zeros(
+        self.residual, self.correction, self.lattice, self.result, self.spare = memory.zeros(
             (5, channels, *framed), pinned.dtype
         )
         # n rows conduct like 2n - 1 along them, and coarser cells, twice as far apart, should conduct half of that
         self.thinning = min((2 * n - 1) / (4 * half - 2) for n, half in zip(self.size, self.coarser, strict=True))
         self.own = 2 if 1 in self.size else 4  # K's weight of the cell itself; half on a line, where Jacobi swings
-        self.mask, self.pinned = _MEMORY.zeros((2, *framed), pinned.dtype)
+        self.mask, self.pinned = memory.zeros((2, *framed), pinned.dtype)
         self.cells(self.mask)[:] = mask
         np.multiply(pinned, mask, out=self.cells(self.pinned))
         self.diagonal = self.sums(self.mask[None])[0] * self.mask + self.pinned
@@ -283,15 +328,15 @@ def _sums(planes: Array, result: Array, spare: Array) -> Array:
     return result
 
 
-def _grids(channels: int, holes: Array, dtype: DType) -> list[_Grid]:
+def _grids(channels: int, holes: Array, dtype: DType, memory: _Memory) -> list[_Grid]:
     """Return the levels for the missing pixels of a window, finest first."""
     known = np.pad((~holes).astype(dtype), 1)
     rows = known[:-2] + 2 * known[1:-1] + known[2:]
-    grids = [_Grid(channels, holes, rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:])]
+    grids = [_Grid(channels, holes, rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:], memory)]
     while prod(grids[-1].size) > FEW:
         fine = grids[-1]
         reached = fine.gathered(fine.mask[None])[0] > 0
-        grids.append(_Grid(channels, reached, fine.gathered(fine.pinned[None])[0] / (4 * fine.thinning)))
+        grids.append(_Grid(channels, reached, fine.gathered(fine.pinned[None])[0] / (4 * fine.thinning), memory))
     return grids
 
 
@@ -328,7 +373,7 @@ def _cycle(grids: list[_Grid], inverse: Array) -> Array:
     return fine.correction
 
 
-def _solve(grids: list[_Grid], values: Array, largest: float) -> bool:
+def _solve(grids: list[_Grid], values: Array, largest: float, memory: _Memory) -> bool:
     """
     Find the missing values, float64 and zero before, to within `largest`; tell whether that was reached.
 
@@ -337,8 +382,8 @@ def _solve(grids: list[_Grid], values: Array, largest: float) -> bool:
     """
     finest = grids[0]
     inverse = _inverse(grids[-1])
-    residual, spare = _MEMORY.zeros((2, *values.shape), FLOAT64)
-    found, direction = _MEMORY.zeros((2, *values.shape), finest.residual.dtype)
+    residual, spare = memory.zeros((2, *values.shape), FLOAT64)
+    found, direction = memory.zeros((2, *values.shape), finest.residual.dtype)
     for goal in (FIRST * largest, *[largest] * MORE):
         _sums(values, residual, spare)
         residual -= np.multiply(values, finest.diagonal, out=spare)

@@ -336,6 +336,7 @@ def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
             which=_images(pictures, part),
             channels_last=pictures.model.channels_last,
             tolerance=UNDER_NOISE if has_noise else EXACT,
+            threads=pictures.model.threads,
         )
         for picture, holes, row in zip(filled, missing, part, strict=True):
             assert isinstance(row.change, Imputed)

@@ -46,6 +46,8 @@ class Model:
         Inputs a call.
     classes : int or None
         C, where it is known before anything runs.
+    threads : int or None
+        Threads that prepare inputs beside the model's own; as many as there are cores where None.
     """
 
     logits: Callable[[Array], Any]
@@ -54,6 +56,7 @@ class Model:
     unit: Sequence[float] = (1.0,)
     chunk: int = CHUNK
     classes: int | None = None
+    threads: int | None = None
 
     def planner(self, x: Array) -> Planner:
         """
@@ -162,6 +165,7 @@ def model_of(given: Judged) -> Model:
             preprocess.black,
             tuple(unit),
             classes=given.manifest.classes,
+            threads=given.sessions.threads,
             explainer=given,
         )
     if callable(given):

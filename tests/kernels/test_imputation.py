@@ -186,7 +186,9 @@ def test_threads_and_the_memory_they_keep_change_nothing(
 ) -> None:
     images, missing = rng.random((12, 2, 40, 30)), rng.random((12, 40, 30)) < rng.random((12, 1, 1))
     missing[::2, :20] = False  # so that windows differ in size
-    want = impute(images, missing)
+    want = impute(images, missing, threads=1)
+    for threads in (2, 5, None):
+        assert_array_equal(impute(images, missing, threads=threads), want)
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda i: impute(images[i : i + 1], missing[i : i + 1])[0], list(range(12)) * 4))
     assert_array_equal(np.reshape(got, (4, *want.shape)), np.stack([want] * 4))
@@ -300,6 +302,10 @@ def test_what_does_not_converge_is_an_error_and_is_nan_on_the_gpu(
     monkeypatch.setattr(imputation, "STEPS", 0)
     with pytest.raises(NumericError, match="row 0 is not solved to 1e-10 in 2 cycles"):
         impute(images, missing, tolerance=1e-10)
+    easy = np.zeros_like(missing)
+    for threads in (1, 3):
+        with pytest.raises(NumericError, match="row 2 is not solved"):
+            impute(images[[0] * 4], np.concatenate([easy, easy, missing, missing]), tolerance=1e-10, threads=threads)
     got = cupy.asnumpy(impute(cupy.asarray(images), cupy.asarray(missing)))
     assert_array_equal(np.isnan(got[0, 0]), missing[0])
 
@@ -328,3 +334,5 @@ def test_arrays_of_two_sides_other_ranks_and_tolerances_out_of_range_are_refused
     for tolerance in (0.0, 9e-7, 1.0, float("nan")):
         with pytest.raises(InputError, match="tolerance must be between 1e-06 for float32 and 1, got"):
             impute(images, missing, tolerance=tolerance)
+    with pytest.raises(InputError, match="threads must be at least 1, got 0"):
+        impute(images, missing, threads=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import camrt
 from camrt import kernels
 from camrt.kernels import impute
 from camrt.metrics.changes import (
@@ -20,9 +21,10 @@ from camrt.metrics.changes import (
     Whole,
 )
 from camrt.metrics.filling import Pictures, Row, ranks_of
-from camrt.metrics.model import Model
+from camrt.metrics.model import Model, model_of
 from camrt.metrics.shifting import shift_of
 from camrt.noise import content_ids, standard_normal
+from tests import tiny
 from tests.engine.metrics import toy
 
 GREY, BLACK = Substrate("grey"), Substrate("black")
@@ -166,6 +168,17 @@ def test_what_no_noise_covers_is_solved_exactly(monkeypatch: pytest.MonkeyPatch)
     rows = [Row(Imputed(Order(), 9, sigma), 0) for sigma in (0.0, 0.01, 0.0)]
     made(x, [heat]).fill(np.empty((3, *x.shape[1:])), rows)
     assert asked == [2e-5, 1e-4, 2e-5]
+
+
+def test_imputation_keeps_to_the_threads_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(kernels, "impute", lambda *a, threads, **k: (asked.append(threads), impute(*a, **k))[1])
+    x, heat = toy.pictures(), toy.maps()
+    for held in (1, None):
+        opened = camrt.load(tiny.gap(), preprocess={"size": tiny.SIZE}, threads=held)
+        for model in (model_of(opened), toy.model(threads=held)):
+            Pictures(x, [heat], content_ids(x), model).of(Imputed(Order(), 9))
+    assert asked == [1, 1, None, None]
 
 
 def test_imputation_noise_is_as_large_as_asked() -> None:

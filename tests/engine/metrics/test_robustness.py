@@ -125,7 +125,8 @@ def test_sensitivity_by_hand():
 def test_sensitivity_does_not_care_for_scale_and_grows_with_samples(heat, factor):
     moved = [heat[::-1], heat**2, heat]
     all_ = sensitivity(heat, moved)["max_sensitivity"]
-    np.testing.assert_allclose(sensitivity(factor * heat, [factor * one for one in moved])["max_sensitivity"], all_)
+    scaled = sensitivity(factor * heat, [factor * one for one in moved])["max_sensitivity"]
+    np.testing.assert_allclose(scaled, all_, atol=1e-12)  # of equal maps it is a rounding
     assert (sensitivity(heat, moved[:1])["max_sensitivity"] <= all_).all()
     assert not sensitivity(heat, moved[2:])["max_sensitivity"].any()
 
