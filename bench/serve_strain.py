@@ -33,9 +33,10 @@ GOOD, REFUSED, GROWTH = Goal(0.9, most=False), Goal(20.0, most=True), Goal(100.0
 SHARE = 0.7  # of the peak, for a long load
 RISE, DRIFT = Goal(1.0, most=True), Goal(0.1, most=True)
 SWAPS = 5
-FASTEST, QUIET = 200.0, 0.4  # requests a second while models are swapped, and of the peak: loading takes cores too
+FASTEST, QUIET = 200.0, 0.7  # requests a second while models are swapped, and of the peak: loading takes cores too
 LEAVING = 1000
 LEAK = Goal(5.0, most=True)
+REST = 8.0  # seconds without requests, in which a server gives back what it does not need
 CALM = 20.0  # seconds in which a server must have put everything away
 
 
@@ -229,11 +230,13 @@ def disconnects(stage: Stage) -> list[Row]:
         asked = {"address": server.address, "requests": requests, "at_a_time": CLIENTS, "longest": 2 * CLIENTS / peak}
         leaving.ask("leave", {**asked, "count": LEAVING // 10})  # pools fill first
         _settled(partial(_held, server))
+        time.sleep(REST)
         resident, files = server.resident(), server.files()
         say(f"disconnects: {LEAVING} clients")
         told = leaving.ask("leave", {**asked, "count": LEAVING, "seed": 1})
         work = _settled(partial(_held, server))
         open_files = _settled(lambda: float(server.files() - files))
+        time.sleep(REST)
         growth = server.resident() - resident
         load = stage.closed(server, requests, CLIENTS, 1.0)
     return [

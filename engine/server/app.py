@@ -31,6 +31,7 @@ from . import routes_health, routes_models, routes_page, routes_plain, routes_v1
 from .access import Access, refusal, report
 from .faults import BusyError, TooLargeError
 from .gauges import Gauges
+from .heap import trim_when_quiet
 from .openapi import ERROR, JSON
 from .registry import Registry
 from .scheduler import Scheduler
@@ -124,9 +125,11 @@ def _life(*, owned: bool, closes: bool) -> Any:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         opening = asyncio.create_task(_open(state)) if owned else None
+        tidying = asyncio.create_task(trim_when_quiet(lambda: state.scheduler.taken, lambda: state.scheduler.held))
         try:
             yield
         finally:
+            tidying.cancel()
             if closes:
                 await asyncio.to_thread(state.scheduler.close)
             if opening is not None:

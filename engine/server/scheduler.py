@@ -144,6 +144,11 @@ class Scheduler:
         Its limits, lanes and batches.
     observer : Observer, optional
         Who is told.
+
+    Attributes
+    ----------
+    taken : int
+        How many requests were taken so far.
     """
 
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
@@ -152,6 +157,7 @@ class Scheduler:
         self._admission = Admission(settings.queue_work, settings.queue_bytes)
         self._deadlines = Deadlines()
         self._decoders = ThreadPoolExecutor(settings.decoders, "camrt-decoder", give_way)
+        self.taken = 0  # requests so far
         self._lock = threading.Lock()  # of the lines, of every ticket's fields, and of what follows
         self._lines: dict[bool, Line[Ticket]] = {False: Line(), True: Line()}  # by `Price.heavy`
         self._ready = {heavy: threading.Condition(self._lock) for heavy in self._lines}
@@ -331,6 +337,7 @@ class Scheduler:
         with self._lock:
             self._check_open()
             self._held.add(ticket)
+            self.taken += 1
             ticket.deadline = self._deadlines.add(ticket.until, partial(self._expire, ticket))
             if is_ready:
                 self._put(ticket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import threading
 from pathlib import Path
@@ -44,3 +45,25 @@ def test_an_owner_s_end_is_followed_by_a_trim(monkeypatch: pytest.MonkeyPatch) -
     assert not trimmed.is_set()
     del owner
     assert trimmed.wait(30)
+
+
+def test_each_busy_time_is_followed_by_one_trim_and_none_comes_while_work_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done, held, trims, turns = 0, 0.0, [], iter(range(1, 12))
+
+    async def _next_turn(seconds: float) -> None:
+        """Let time pass: what is done and held at each turn."""
+        nonlocal done, held
+        turn = next(turns)
+        done = {1: 0, 2: 3, 3: 5}.get(turn, 9 if turn >= 9 else 5)  # quiet, work, more work, quiet, work again
+        held = 2.0 if turn in (3, 4) else 0.0
+
+    async def _run() -> None:
+        with pytest.raises(RuntimeError):  # the turns are over
+            await heap.trim_when_quiet(lambda: done, lambda: held)
+
+    monkeypatch.setattr(heap.asyncio, "sleep", _next_turn)
+    monkeypatch.setattr(heap, "trim", lambda: trims.append(done))
+    asyncio.run(_run())
+    assert trims == [5, 9]
