@@ -8,7 +8,7 @@ input; and its logits, the tensor before a final softmax. The file is only read,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,10 @@ class Classifier:
         ``"float32"``.
     sha256 : str
         Of the file (and of its external weights).
-    given : bytes
-        The model as given, self-contained, for parity checks: from its image input to its scores. Of a bfloat16 model
-        the twin, because ONNX Runtime's CPU does not run it.
+    given : callable
+        Gives the model as it was given, self-contained, for parity checks: from its image input to its scores. Of a
+        bfloat16 model the twin, because ONNX Runtime's CPU does not run it. The file is read again for it, so that nobody
+        else keeps a second copy of the weights; a ModelError says so where it has changed meanwhile.
     metadata : dict
         The file's ``metadata_props``.
     producer : str
@@ -89,7 +90,7 @@ class Classifier:
     held: dict[str, np.ndarray[Any, Any]] = field(repr=False)
     precision: str
     sha256: str
-    given: bytes = field(repr=False)
+    given: Callable[[], bytes] = field(repr=False)
     metadata: dict[str, str]
     producer: str
     opset: int
@@ -153,11 +154,9 @@ def load(
     opset = _opset(proto)
     name = choose(proto, output)
     held = hold(proto, input, fixed)
-    given = proto.SerializeToString()
     proto = _inline(proto)
     precision = widen(proto)
-    if precision == "bfloat16":
-        given = proto.SerializeToString()
+    given = _Given(source, sha, output, input, fixed, max_bytes, is_widened=precision == "bfloat16")
     sizes = (size, open_size)
     try:
         model = ir.from_proto(_lift(standard_names(proto), opset, sizes))
@@ -182,6 +181,31 @@ def load(
         batch = 1 if quantised.is_dynamic else batch
     kept = (sha, given, metadata, producer, opset, quantised)
     return Classifier(model, x, logits, head, name, batch, held, precision or "float32", *kept)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Reads a model once more, as it was given."""
+
+    source: str | Path | bytes
+    sha256: str
+    output: str | None
+    input: str | None
+    fixed: Mapping[str, Any] | None
+    max_bytes: int
+    is_widened: bool
+
+    def __call__(self) -> bytes:
+        """Return the bytes of `Classifier.given`."""
+        proto, sha = read(self.source, self.max_bytes)
+        if sha != self.sha256:
+            raise ModelError(f"{str(self.source)!r} has changed since it was read: load it again")
+        choose(proto, self.output)
+        hold(proto, self.input, self.fixed)
+        if self.is_widened:
+            proto = _inline(proto)
+            widen(proto)
+        return proto.SerializeToString()
 
 
 # normalising -----------------------------------------------------------------------------------------------------

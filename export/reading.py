@@ -24,6 +24,7 @@ from .fusions import standard_names
 
 __all__ = ["MAX_MODEL_BYTES", "graphs", "read", "tensors"]
 
+_LARGE = 2**14  # numbers in a tensor that is not worth a copy
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit of one message; larger models keep their weights outside
 
 
@@ -65,20 +66,22 @@ def read(source: str | Path | bytes, max_bytes: int = MAX_MODEL_BYTES) -> tuple[
         except OSError as error:
             raise ModelError(f"{str(path)!r} cannot be read: {error.strerror}") from error
         folder, title = path.resolve().parent, repr(str(path))
-    _check_bytes(len(data), max_bytes, title)
+    size = len(data)
+    _check_bytes(size, max_bytes, title)
     digest = hashlib.sha256(data)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
         raise ModelError(f"{title} is not an ONNX model (or is cut short): give a complete .onnx file") from error
+    del data
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{title} holds no graph: give a complete .onnx file")
     _check_text(proto, title)
-    _read_external(proto, folder, len(data), max_bytes, digest)
+    _read_external(proto, folder, size, max_bytes, digest)
     _check_tensors(proto)
     try:
-        onnx.checker.check_model(standard_names(proto))
+        onnx.checker.check_model(standard_names(_without_weights(proto)))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{title} is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from error
     return proto, digest.hexdigest()
@@ -92,9 +95,29 @@ def _check_bytes(size: int, max_bytes: int, title: str) -> None:
         raise ModelError(f"{title} has {size} bytes, at most {max_bytes} are read: raise max_bytes or shrink the model")
 
 
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model with its large weights empty: onnx's checker writes a model out and reads it in, and looks at no number."""
+    light = onnx.ModelProto()
+    for whole, part in ((proto, light), (proto.graph, light.graph)):
+        for entry, value in whole.ListFields():
+            if entry.name in ("graph", "initializer"):
+                continue
+            if entry.is_repeated:
+                getattr(part, entry.name).extend(value)
+            else:
+                setattr(part, entry.name, value)
+    for tensor in proto.graph.initializer:
+        if tensor.HasField("raw_data") and np.prod(tensor.dims, dtype=object) >= _LARGE:
+            light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0], raw_data=b"")
+        else:
+            light.graph.initializer.append(tensor)
+    return light
+
+
 def _check_text(message: Message, title: str) -> None:
     """Refuse names that are not UTF-8; protobuf hands them out as bytes."""
-    for entry, value in message.ListFields():
+    fields: Any = message.ListFields() if not isinstance(message, onnx.TensorProto) else _texts_of(message)
+    for entry, value in fields:
         if entry.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
             continue
         for item in [value] if isinstance(value, (str, bytes, Message)) else value:
@@ -102,6 +125,13 @@ def _check_text(message: Message, title: str) -> None:
                 _check_text(item, title)
             elif isinstance(item, bytes):
                 raise ModelError(f"{title} holds {item[:40]!r} for a name, which is not UTF-8: the file is damaged")
+
+
+def _texts_of(tensor: onnx.TensorProto) -> Iterator[tuple[FieldDescriptor, Any]]:
+    """Yield what names a tensor: to list its fields would copy its numbers."""
+    for entry in onnx.TensorProto.DESCRIPTOR.fields:
+        if entry.type == FieldDescriptor.TYPE_STRING or (entry.type == FieldDescriptor.TYPE_MESSAGE and entry.is_repeated):
+            yield entry, getattr(tensor, entry.name)
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

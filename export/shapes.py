@@ -86,6 +86,10 @@ class _Walk:
             return np.asarray(value.const_value.numpy())
         return None
 
+    def _is_constant(self, value: ir.Value) -> bool:
+        """Tell whether `constant` knows an array, without reading it."""
+        return value in self.data or (value.is_initializer() and value.const_value is not None)
+
     def _visit(self, node: ir.Node) -> None:
         folded = self._fold(node)
         if folded is not None:
@@ -154,13 +158,16 @@ class _Walk:
             return None
         if node.op_type in ("Shape", "Size"):
             return self._fold_shape(node)
-        inputs = [None if v is None else self.constant(v) for v in node.inputs]
-        if node.op_type == "CastLike" and inputs[0] is not None and node.inputs[1] in self.types:
-            return [inputs[0].astype(ir.DataType(self.types[node.inputs[1]]).numpy())]  # only its type is asked for
-        if any(v is not None and a is None for v, a in zip(node.inputs, inputs, strict=True)):
+        known = [v is None or self._is_constant(v) for v in node.inputs]
+        if node.op_type == "CastLike" and known[0] and node.inputs[1] in self.types:
+            array = None if node.inputs[0] is None else self.constant(node.inputs[0])
+            if array is not None:  # of the other input only the type is asked for
+                return [array.astype(ir.DataType(self.types[node.inputs[1]]).numpy())]
+        if not all(known):
             return None
         if not node.inputs and node.op_type != "Constant":
             return None
+        inputs = [None if v is None else self.constant(v) for v in node.inputs]
         if not self._is_small(node, inputs):
             return None
         try:

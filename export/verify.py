@@ -91,7 +91,7 @@ def _detail(error: Exception) -> str:
 
 def _run_given(classifier: Classifier, name: str, x: Array) -> Array:
     """Run the model as given at the batch its file declares, as often as it takes."""
-    session = _open(classifier.given)
+    session = _open(classifier.given())
     declared = next(value.shape[0] for value in session.get_inputs() if value.name == name)
     size = declared if isinstance(declared, int) and declared > 0 else len(x)
     rows = np.arange(-(-len(x) // size) * size) % len(x)  # the last batch is filled up

@@ -46,10 +46,15 @@ def _convnext() -> nn.Module:
     return models.ConvNeXt([models.convnext.CNBlockConfig(*stage) for stage in stages], num_classes=CLASSES)
 
 
+def _densenet() -> nn.Module:
+    """Return a DenseNet of four blocks, shorter and narrower than the smallest of the paper."""
+    return models.DenseNet(growth_rate=16, block_config=(3, 4, 6, 4), num_init_features=32, num_classes=CLASSES)
+
+
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: models.resnet18(num_classes=CLASSES),
     "vgg11": _vgg,
-    "densenet121": lambda: models.densenet121(num_classes=CLASSES),
+    "densenet": _densenet,
     "googlenet": lambda: models.googlenet(num_classes=CLASSES, aux_logits=False, init_weights=False),
     "squeezenet1_1": lambda: models.squeezenet1_1(num_classes=CLASSES),
     "mobilenet_v2": lambda: models.mobilenet_v2(num_classes=CLASSES),

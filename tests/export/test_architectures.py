@@ -60,7 +60,7 @@ class Expected:
 EXPECTED = {
     "resnet18": Expected("layer4.1", ("Relu",), (512, 2, 2), "layer2.0", (128, 8, 8)),
     "vgg11": Expected("features.19", ("Relu",), (512, 4, 4), "features.8", (256, 16, 16), is_linear=False),
-    "densenet121": Expected("", ("Relu",), (1024, 2, 2), "features.denseblock3.denselayer24.conv2", (32, 4, 4)),
+    "densenet": Expected("", ("Relu",), (138, 2, 2), "features.denseblock3.denselayer4.conv2", (16, 4, 4)),
     "googlenet": Expected("inception5b", ("Concat",), (1024, 2, 2), "inception4a", (512, 4, 4)),
     "squeezenet1_1": Expected("classifier.2", ("Relu",), (10, 3, 3), "features.7", (256, 7, 7)),
     "mobilenet_v2": Expected("features.18.2", ("Clip",), (1280, 2, 2), "features.6", (32, 8, 8)),
@@ -85,7 +85,7 @@ CASES = [
     *[("vit", "torchscript", 14), ("vit", "torchscript", 17), ("vit", "dynamo", 18), ("vit", "dynamo", 23)],
     *[("convnext_tiny", "torchscript", 11), ("convnext_tiny", "torchscript", 17), ("convnext_tiny", "dynamo", 23)],
     *[("vgg11", "torchscript", 11), ("vgg11", "dynamo", 23)],
-    *[("densenet121", "torchscript", 17), ("densenet121", "dynamo", 18)],
+    *[("densenet", "torchscript", 17), ("densenet", "dynamo", 18)],
     *[("googlenet", "torchscript", 11), ("googlenet", "dynamo", 23)],
     *[("squeezenet1_1", "torchscript", 17), ("squeezenet1_1", "dynamo", 18)],
     *[("mobilenet_v2", "torchscript", 11), ("mobilenet_v2", "dynamo", 23)],

@@ -48,7 +48,7 @@ PLAIN = scores(tiny())
 def test_an_output_is_chosen_by_name_and_nothing_else_is_kept() -> None:
     data = tiny(f"{CONV} {HEAD} z = Relu(y)", y="float[N,5] y, float[N,5] z, float[N,4,8,8] a")
     assert [load(data, output=name).logits.name for name in ("y", "z")] == ["y", "z"]
-    assert [v.name for v in onnx.load_from_string(load(data, output="y").given).graph.output] == ["y"]
+    assert [v.name for v in onnx.load_from_string(load(data, output="y").given()).graph.output] == ["y"]
     assert "has no output 'w'; it has: y, z, a" in refusal(data, output="w")
     assert "has 3 outputs (y [N,5], z [N,5], a [N,4,8,8]): choose the one with class scores by output=" in refusal(data)
 

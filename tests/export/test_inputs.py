@@ -66,7 +66,7 @@ def test_before_expand_came_an_input_that_follows_the_batch_cannot_be_held() -> 
 def test_the_given_model_runs_with_the_image_alone() -> None:
     classifier = load(TABLE, fixed={"age": [3, 4]})
     want = run(TABLE, {"x": X, "age": np.float32([[3, 4]] * 3)})[0]
-    np.testing.assert_array_equal(run(classifier.given, {"x": X})[0], want)
+    np.testing.assert_array_equal(run(classifier.given(), {"x": X})[0], want)
     np.testing.assert_array_equal(classifier.held["age"], [[3, 4]])
     assert open_model(TABLE, fixed={"age": [3, 4]}).manifest.input["held"] == {"age": [[3, 4]]}
     assert "sha256" in open_model(BOTH, fixed={"other": X[0]}).manifest.input["held"]["other"]
@@ -102,7 +102,7 @@ def test_what_everybody_sets_alike_need_not_be_given(declared: str, use: str, he
 def test_an_input_that_nothing_reads_is_let_go() -> None:
     classifier = load(tiny(x=f"{IMAGE}, float[N,4] ghost"))
     assert classifier.held == {}
-    assert [v.name for v in onnx.load_from_string(classifier.given).graph.input] == ["x"]
+    assert [v.name for v in onnx.load_from_string(classifier.given()).graph.input] == ["x"]
 
 
 def test_an_input_of_an_output_that_is_not_followed_is_let_go() -> None:

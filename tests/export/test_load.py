@@ -140,10 +140,19 @@ def test_the_file_is_only_read_and_known_by_its_hash(tmp_path: Path) -> None:
     path.write_bytes(tiny())
     before = path.stat()
     classifier = load(path)
-    assert path.read_bytes() == tiny() == classifier.given
+    assert path.read_bytes() == tiny() == classifier.given()
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert classifier.sha256 == hashlib.sha256(tiny()).hexdigest()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_model_as_given_is_that_which_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny())
+    classifier = load(path)
+    path.write_bytes(tiny(seed=1))
+    with pytest.raises(ModelError, match=r"model.onnx' has changed since it was read: load it again"):
+        classifier.given()
 
 
 def test_metadata_of_the_file_is_kept() -> None:

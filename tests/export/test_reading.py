@@ -158,7 +158,7 @@ def test_weights_beside_the_file_are_read(tmp_path: Path, length: dict[str, int]
         assert other is not None
         np.testing.assert_array_equal(value.const_value.numpy(), other.numpy())
     assert beside.sha256 != inside.sha256
-    assert not onnx.load_from_string(beside.given).graph.initializer[0].external_data
+    assert not onnx.load_from_string(beside.given()).graph.initializer[0].external_data
 
 
 def test_weights_in_a_folder_below_are_read(tmp_path: Path) -> None:
