@@ -117,7 +117,7 @@ class Session:
         device: Device | None = None,
     ) -> None:
         ort = runtime()
-        self.program = replace(program, model=b"")  # whoever opened it may let go of the weights
+        self.program = replace(program, model=b"")  # weights beside the graph are the session's too; a whole graph is not
         require(ort, providers)
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -126,7 +126,6 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
-        model = program.model if isinstance(program.model, bytes) else str(program.model)
         asked = [p.name for p in providers]
         if {CUDA, TENSORRT} & set(asked):
             preload(ort)
@@ -136,8 +135,8 @@ class Session:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the check below says the same as an error
-                self._session = ort.InferenceSession(
-                    model,
+                self._session = program.open_in(
+                    ort,
                     options,
                     providers=asked,
                     provider_options=[{**p.options, **on_device.get(p.name, {})} for p in providers],

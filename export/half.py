@@ -29,6 +29,7 @@ from onnx import TensorProto, defs, helper, numpy_helper
 
 from camrt.errors import ModelError
 
+from .heavy import joined
 from .manifest import Layer, Manifest, Program, Source
 
 __all__ = ["KEPT", "NARROWED", "PRODUCTS", "Half", "narrow"]
@@ -90,12 +91,11 @@ class Half:
         program = self._source.program(kind, layers)
         if kind not in NARROWED:
             return program
-        given = program.model
-        model = onnx.load_from_string(given) if isinstance(given, bytes) else onnx.load(given)
+        model = joined(program)
         if not narrow(model) and "x" in program.inputs:
             raise ModelError("float16 was asked for, and the model has no convolution or matrix product to narrow")
         try:
-            return replace(program, model=bytes(model.SerializeToString()))
+            return replace(program, model=bytes(model.SerializeToString()), weights={})
         except ValueError as error:
             raise ModelError("the model is larger than the 2 GiB one message may hold: run it in float32") from error
 

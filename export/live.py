@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from camrt.errors import ModelError
 
+from .heavy import is_heavy, split
 from .layers import find, linear_layers, resolve
 from .load import Classifier, load
 from .manifest import Layer, Manifest, Program
@@ -47,6 +48,7 @@ class Live:
     def __init__(self, classifier: Classifier, manifest: Manifest) -> None:
         self.classifier = classifier
         self.manifest = manifest
+        self._is_heavy = is_heavy(classifier.model)
         self._lock = threading.Lock()
 
     def program(self, kind: str, layers: Sequence[str] = ()) -> Program:
@@ -63,26 +65,22 @@ class Live:
         Returns
         -------
         Program
-            Self-contained: the weights are inside.
+            With its weights inside; beside the graph where there are many (`camrt.export.heavy`).
 
         Raises
         ------
         ModelError
-            If the graph cannot be differentiated, or is too large to be held in one message.
+            If the graph cannot be differentiated.
         """
         with self._lock:  # one at a time: a program being built holds the weights twice
             return self._build(kind, tuple(layers))
 
     def _build(self, kind: str, layers: Sequence[str]) -> Program:
         model, program = build(self.classifier, kind, [self.resolve(name) for name in layers])
-        try:
-            data = ir.to_proto(model).SerializeToString()
-        except ValueError as error:
-            raise ModelError(
-                "the model with its weights is larger than the 2 GiB one message may hold: export a bundle with "
-                "`camrt export`, whose weights lie in a file of their own"
-            ) from error
-        return Program(program.kind, program.layers, program.inputs, program.outputs, data)
+        if self._is_heavy:
+            graph, weights = split(model)
+            return replace(program, model=graph, weights=weights)
+        return replace(program, model=ir.to_proto(model).SerializeToString())
 
     def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:
         """

@@ -19,12 +19,14 @@ import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from camrt.errors import ModelError, NumericError
 
 from .expand import expand, expandable
 from .fusions import is_fused, standard_names, take_apart
 from .head import choose, find_logits
+from .heavy import is_heavy, own_weights
 from .inputs import hold
 from .precision import widen
 from .quantised import Quantised, twin
@@ -67,9 +69,10 @@ class Classifier:
     sha256 : str
         Of the file (and of its external weights).
     given : callable
-        Gives the model as it was given, self-contained, for parity checks: from its image input to its scores. Of a
-        bfloat16 model the twin, because ONNX Runtime's CPU does not run it. The file is read again for it, so that nobody
-        else keeps a second copy of the weights; a ModelError says so where it has changed meanwhile.
+        Gives the model as it was given, for parity checks: from its image input to its scores. It is self-contained, or
+        the file itself where it is too large for that. Of a bfloat16 model the twin, because ONNX Runtime's CPU does not
+        run it. The file is read again for it, so that nobody else keeps a second copy of the weights; a ModelError says so
+        where it has changed meanwhile.
     metadata : dict
         The file's ``metadata_props``.
     producer : str
@@ -90,7 +93,7 @@ class Classifier:
     held: dict[str, np.ndarray[Any, Any]] = field(repr=False)
     precision: str
     sha256: str
-    given: Callable[[], bytes] = field(repr=False)
+    given: Callable[[], bytes | str] = field(repr=False)
     metadata: dict[str, str]
     producer: str
     opset: int
@@ -129,8 +132,8 @@ def load(
         ``(H, W)`` of the input, for a model that leaves them open.
     open_size : tuple of int, optional
         The same where `size` is absent, without a word where the model has a size of its own.
-    max_bytes : int, default 2**31 - 1
-        The largest file read, external weights included in the sum.
+    max_bytes : int, default 2**33
+        The most that is read, external weights included. The file itself may have 2**31 - 1 bytes.
 
     Returns
     -------
@@ -154,17 +157,19 @@ def load(
     opset = _opset(proto)
     name = choose(proto, output)
     held = hold(proto, input, fixed)
-    proto = _inline(proto)
-    precision = widen(proto)
-    given = _Given(source, sha, output, input, fixed, max_bytes, is_widened=precision == "bfloat16")
     sizes = (size, open_size)
     try:
+        proto = _inline(proto)
+        precision = widen(proto)
         model = ir.from_proto(_lift(standard_names(proto), opset, sizes))
+    except EncodeError:
+        raise _too_large("opset, functions or fused operators") from None
     except ir.serde.SerdeError as error:
         cause: BaseException = error
         while isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
         raise ModelError(f"the model is damaged ({' '.join(str(cause).split())[:160]}): export it again") from error
+    given = _Given(source, sha, output, input, fixed, max_bytes, is_widened=precision == "bfloat16")
     _simplify(model)
     x = _image_input(model)
     quantised = twin(model, x)
@@ -176,6 +181,8 @@ def load(
         model.graph.outputs.remove(value)
     model.graph.outputs.append(logits)
     passes.RemoveUnusedNodesPass()(model)
+    if is_heavy(model):
+        own_weights(model)
     if quantised is not None:
         quantised.join(model, logits, head)
         batch = 1 if quantised.is_dynamic else batch
@@ -195,17 +202,35 @@ class _Given:
     max_bytes: int
     is_widened: bool
 
-    def __call__(self) -> bytes:
-        """Return the bytes of `Classifier.given`."""
+    def __call__(self) -> bytes | str:
+        """Return what `Classifier.given` gives."""
         proto, sha = read(self.source, self.max_bytes)
         if sha != self.sha256:
             raise ModelError(f"{str(self.source)!r} has changed since it was read: load it again")
-        choose(proto, self.output)
-        hold(proto, self.input, self.fixed)
+        outputs = [value.name for value in proto.graph.output]
+        is_plain = choose(proto, self.output) in outputs and not hold(proto, self.input, self.fixed)
         if self.is_widened:
             proto = _inline(proto)
             widen(proto)
-        return proto.SerializeToString()
+        try:
+            return _written(proto)
+        except EncodeError:
+            if is_plain and not self.is_widened and not isinstance(self.source, bytes):
+                return str(self.source)
+            raise _too_large("other inputs, another output or bfloat16") from None
+
+
+def _written(proto: onnx.ModelProto) -> bytes:
+    """Write a model out."""
+    return proto.SerializeToString()
+
+
+def _too_large(why: str) -> ModelError:
+    """Return what is said of a model that would have to be written out in one message, and does not fit."""
+    return ModelError(
+        f"the model's weights are beyond the 2 GiB of one message, and for its {why} it would have to be one: export it anew "
+        f"at opset {MIN_OPSET} or newer, in float32, with one input and one output"
+    )
 
 
 # normalising -----------------------------------------------------------------------------------------------------

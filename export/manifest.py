@@ -78,7 +78,9 @@ class Program:
     inputs, outputs : tuple of str
         Names, in order.
     model : bytes or Path
-        The serialised graph, self-contained; or its file, with weights beside it.
+        The serialised graph, self-contained but for `weights`; or its file, with weights beside it.
+    weights : mapping of str to ndarray
+        Large weights that the graph names and does not hold, in memory; none where it is a file or of ordinary size.
     """
 
     kind: str
@@ -86,6 +88,31 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     model: bytes | Path = field(repr=False)
+    weights: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def open_in(self, runtime: Any, options: Any, **arguments: Any) -> Any:
+        """
+        Open the graph.
+
+        Parameters
+        ----------
+        runtime : module
+            ``onnxruntime``.
+        options : onnxruntime.SessionOptions
+            They are told of `weights`, which must live as long as the session.
+        **arguments : object
+            Of ``InferenceSession``.
+
+        Returns
+        -------
+        onnxruntime.InferenceSession
+            Ready to run.
+        """
+        if self.weights:
+            values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in self.weights.values()]
+            options.add_external_initializers(list(self.weights), values)
+        graph = self.model if isinstance(self.model, bytes) else str(self.model)
+        return runtime.InferenceSession(graph, options, **arguments)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from .fusions import standard_names
 __all__ = ["MAX_MODEL_BYTES", "graphs", "read", "tensors"]
 
 _LARGE = 2**14  # numbers in a tensor that is not worth a copy
-MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit of one message; larger models keep their weights outside
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit of one message; larger models keep their weights outside
+MAX_MODEL_BYTES = 2**33  # with those
 
 
 def read(source: str | Path | bytes, max_bytes: int = MAX_MODEL_BYTES) -> tuple[onnx.ModelProto, str]:
@@ -36,8 +37,8 @@ def read(source: str | Path | bytes, max_bytes: int = MAX_MODEL_BYTES) -> tuple[
     ----------
     source : str, Path or bytes
         An ``.onnx`` file, or its bytes. Weights beside the file are read only from its own folder.
-    max_bytes : int, default 2**31 - 1
-        The largest file read, external weights included in the sum.
+    max_bytes : int, default 2**33
+        The most that is read, external weights included. The file itself may have 2**31 - 1 bytes.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def read(source: str | Path | bytes, max_bytes: int = MAX_MODEL_BYTES) -> tuple[
             raise ModelError(
                 f"an .onnx file was wanted, {str(path)!r} is {'a folder' if path.is_dir() else 'not there'}"
             )
-        _check_bytes(path.stat().st_size, max_bytes, str(path))
+        _check_bytes(path.stat().st_size, min(max_bytes, MAX_FILE_BYTES), str(path))
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -92,7 +93,10 @@ def _check_bytes(size: int, max_bytes: int, title: str) -> None:
     if size == 0:
         raise ModelError(f"{title} is empty: give a complete .onnx file")
     if size > max_bytes:
-        raise ModelError(f"{title} has {size} bytes, at most {max_bytes} are read: raise max_bytes or shrink the model")
+        raise ModelError(
+            f"{title} has {size} bytes, at most {max_bytes} are read: shrink the model, or keep the weights of a large file "
+            "in one beside it"
+        )
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -32,13 +32,13 @@ _AGREEMENT = 8  # inputs on which a quantised model and its float twin are compa
 Array = np.ndarray[Any, Any]
 
 
-def run(model: bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+def run(model: Program | bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
     """
     Run one graph once on the CPU.
 
     Parameters
     ----------
-    model : bytes or str
+    model : Program, bytes or str
         The graph, or its file.
     feeds : mapping of str to ndarray
         Its inputs.
@@ -60,7 +60,7 @@ def run(model: bytes | str, feeds: Mapping[str, Array], outputs: Sequence[str] |
     return _run(_open(model), feeds, outputs)
 
 
-def _open(model: bytes | str) -> Any:
+def _open(model: Program | bytes | str) -> Any:
     """Return a session on the CPU."""
     try:
         import onnxruntime as ort
@@ -71,6 +71,8 @@ def _open(model: bytes | str) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     try:
+        if isinstance(model, Program):
+            return model.open_in(ort, options, providers=["CPUExecutionProvider"])
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load this model: {_detail(error)}") from error
@@ -98,10 +100,6 @@ def _run_given(classifier: Classifier, name: str, x: Array) -> Array:
     parts = [_run(session, {name: x[rows[i : i + size]]}, [classifier.output])[0] for i in range(0, len(rows), size)]
     parts = [part if part.ndim > 1 else part[None] for part in parts]  # scores of one image without its axis
     return np.concatenate(parts)[: len(x)] if len(parts) > 1 or len(rows) != len(x) else parts[0]
-
-
-def _model(program: Program) -> bytes | str:
-    return program.model if isinstance(program.model, bytes) else str(program.model)
 
 
 def sample(manifest_input: Mapping[str, Any], batch: int) -> Array:
@@ -159,7 +157,7 @@ def check_parity(classifier: Classifier, source: Source, x: Array) -> dict[str, 
     want = _run_given(classifier, source.manifest.input["name"], x)
     if not np.isfinite(want).all():
         raise NumericError("the model as given makes NaN or infinity of a plausible input: repair the model")
-    (got,) = run(_model(source.program("forward")), {"x": x})
+    (got,) = run(source.program("forward"), {"x": x})
     got = _apply_head(got.astype(np.float64), classifier.head)
     quantised = classifier.quantised
     code = None if quantised is None else quantised.codes.get(classifier.output)
@@ -226,7 +224,7 @@ def check_agreement(classifier: Classifier, source: Source, layer: str | None = 
 def _agreement(source: Source, name: str, x: Array) -> dict[str, Any]:
     """Compare the logits of a run with those of its tail from one layer."""
     programs = [source.program(kind, (name,)) for kind in ("features", "tail")]
-    features, tail = (_open(_model(program)) for program in programs)
+    features, tail = (_open(program) for program in programs)
     outputs, size = programs[0].outputs, source.manifest.batch or len(x)
     rows = np.arange(-(-len(x) // size) * size) % len(x)  # the last batch is filled up
     given, twin = [], []
@@ -275,11 +273,11 @@ def check_gradient(source: Source, layer: str, x: Array) -> dict[str, Any]:
         If no step agrees within a few per cent.
     """
     features, gradient, tail = (source.program(kind, (layer,)) for kind in ("features", "gradient", "tail"))
-    named = dict(zip(features.outputs, run(_model(features), {"x": x}), strict=True))
+    named = dict(zip(features.outputs, run(features, {"x": x}), strict=True))
     acts = named["activations.0"].astype(np.float64)
     context = {name: named[name] for name in tail.inputs if name.startswith("context.")}
     feeds = {"x": x, "target": np.full(len(x), -1, np.int64)}
-    results = dict(zip(gradient.outputs, run(_model(gradient), feeds), strict=True))
+    results = dict(zip(gradient.outputs, run(gradient, feeds), strict=True))
     g, target = results["gradients.0"].astype(np.float64), results["explained"]
     direction = np.where(acts != 0, g, 0)
     norm = np.sqrt((direction**2).sum(axis=(1, 2, 3), keepdims=True))
@@ -294,7 +292,7 @@ def check_gradient(source: Source, layer: str, x: Array) -> dict[str, Any]:
         scores = []
         for sign in (1, -1):
             moved = (acts + sign * step * size * direction).astype(named["activations.0"].dtype)
-            (logits,) = run(_model(tail), {"activations.0": moved, **context})
+            (logits,) = run(tail, {"activations.0": moved, **context})
             scores.append(logits.astype(np.float64)[np.arange(len(x)), target])
         slope = (scores[0] - scores[1]) / (2 * step * size.reshape(-1))
         error = float(np.abs(slope / norm.reshape(-1) - 1).max())

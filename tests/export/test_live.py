@@ -74,17 +74,6 @@ def test_a_layer_may_be_asked_for_by_any_of_its_names() -> None:
         live.program("gradient", ["acts"])
 
 
-def test_a_model_beyond_one_message_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Huge:
-        def SerializeToString(self) -> bytes:
-            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
-
-    live: Live = open_model(tiny())
-    monkeypatch.setattr("camrt.export.live.ir.to_proto", lambda _: Huge())
-    with pytest.raises(ModelError, match=r"larger than the 2 GiB .*: export a bundle with `camrt export`"):
-        live.program("forward")
-
-
 def test_a_model_that_is_not_quantised_has_no_twin() -> None:
     with pytest.raises(ModelError, match="not quantised"):
         open_model(tiny()).twin()
