@@ -12,9 +12,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .errors import TargetError
 __all__ = ["find_label", "is_known", "load_labels"]
 
 MAX_BYTES = 16_000_000  # ImageNet-21k's names are 1 MB; anything beyond is not a list of labels
+COMPARED = 500  # names at most that an unknown one is compared with letter by letter, 10 us each
 _WNID = re.compile(r"n\d{8}\s+")  # WordNet id that starts the lines of synset.txt
 _INDEX_COLUMNS = ("index", "id", "class", "class_index", "class_id")
 _NAME_COLUMNS = ("names", "name", "label", "labels", "class_name")
@@ -173,12 +175,22 @@ def _lookups(
 def _near(wanted: str, labels: Sequence[str]) -> str:
     """Say which labels look or read like the one wanted."""
     _, _, owners = _lookups(tuple(labels))
-    close = get_close_matches(wanted, owners, n=3)
+    close = get_close_matches(wanted, _likely(wanted, owners), n=3)
     close = close or [synonym for synonym in owners if len(wanted) > 2 and wanted in synonym][:3]
     indices = dict.fromkeys(i for synonym in close for i in owners[synonym])
     if not indices:
         return f"there are {len(labels)} classes, the first is {labels[0]!r}; give a label or an index"
     return f"near are {', '.join(f'{i} {labels[i]!r}' for i in list(indices)[:5])}"
+
+
+def _likely(wanted: str, names: Iterable[str]) -> list[str]:
+    """Return the names that may be near: none of a length that rules it out; of many, those that share most pairs of letters."""
+    size = len(wanted)
+    fitting = [name for name in names if 3 * size <= 7 * len(name) and 3 * len(name) <= 7 * size]  # a ratio of 0.6
+    if len(fitting) <= COMPARED:
+        return fitting
+    pairs = {wanted[i : i + 2] for i in range(size - 1)}
+    return nlargest(COMPARED, fitting, lambda name: sum(map(name.__contains__, pairs)) / (size + len(name)))
 
 
 def _folded(label: str) -> str:

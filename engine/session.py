@@ -117,7 +117,9 @@ class Session:
         device: Device | None = None,
     ) -> None:
         ort = runtime()
-        self.program = replace(program, model=b"")  # weights beside the graph are the session's too; a whole graph is not
+        self.program = replace(
+            program, model=b""
+        )  # weights beside the graph are the session's too; a whole graph is not
         require(ort, providers)
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -28,9 +28,10 @@ from ..opening import load
 try:
     from ..server.asking import make_ask, read_timeout, read_wish
     from ..server.asks import Ask
-    from ..server.registry import Lease, Served
-    from ..server.scheduler import Answer, Scheduler
+    from ..server.scheduler import Scheduler
+    from ..server.served import Lease, Served
     from ..server.settings import read_settings
+    from ..server.tickets import Answer
     from ..server.waiting import wait_for
     from ..server.warming import warm
 except ImportError as missing:

@@ -39,7 +39,7 @@ from ..server.asks import Ask
 from ..server.documents import write_json
 from ..server.faults import headers_of, status_of, text_of
 from ..server.instances import read_instances, write_explanations
-from ..server.scheduler import Answer
+from ..server.tickets import Answer
 from .desk import Desk, stack
 
 __all__ = ["Explanations"]

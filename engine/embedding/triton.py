@@ -43,7 +43,7 @@ from ..errors import CamrtError, CancelledError, InputError, OutputError
 from ..opening import load
 from ..server.asks import Ask
 from ..server.faults import status_of, text_of
-from ..server.scheduler import Answer
+from ..server.tickets import Answer
 from .desk import TENSORS, Desk, stack, tensors_of
 
 __all__ = ["Model", "write_model_folder"]

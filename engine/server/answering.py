@@ -25,8 +25,8 @@ from .bodies import read_body
 from .waiting import wait_for
 
 if TYPE_CHECKING:
-    from .registry import Lease, Served
-    from .scheduler import Answer
+    from .served import Lease, Served
+    from .tickets import Answer
 
 __all__ = ["answered", "aside"]
 

@@ -29,7 +29,7 @@ from .documents import said
 from .faults import TooLargeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from .registry import Served
+    from .served import Served
     from .settings import Settings
 
 __all__ = ["ceiling_of", "make_ask", "read_target", "read_targets", "read_timeout", "read_wish"]

@@ -20,7 +20,7 @@ from .asks import Wish
 from .pricing import work_of
 
 if TYPE_CHECKING:
-    from .registry import Served
+    from .served import Served
     from .settings import Settings
 
 __all__ = ["describe"]

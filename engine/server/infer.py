@@ -25,9 +25,9 @@ from .faults import TooLargeError
 from .tensors import DATATYPES, MAX_TENSORS, Tensor, datatype_of, read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from .registry import Served
-    from .scheduler import Answer
+    from .served import Served
     from .settings import Settings
+    from .tickets import Answer
 
 __all__ = ["OUTPUTS", "Wanted", "check_json_answer", "finite", "metadata", "read_infer", "write_infer"]
 

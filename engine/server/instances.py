@@ -23,9 +23,9 @@ from .infer import check_json_answer, finite
 from .tensors import datatype_of, read_nested
 
 if TYPE_CHECKING:
-    from .registry import Served
-    from .scheduler import Answer
+    from .served import Served
     from .settings import Settings
+    from .tickets import Answer
 
 __all__ = ["read_instances", "write_explanations", "write_predictions"]
 

@@ -4,7 +4,12 @@ What the scheduler tells whoever watches it; `gauges.py` makes Prometheus metric
 
 from __future__ import annotations
 
-__all__ = ["Observer"]
+import logging
+from collections.abc import Callable
+
+__all__ = ["Observer", "safely"]
+
+log = logging.getLogger("camrt.server")
 
 
 class Observer:
@@ -75,3 +80,20 @@ class Observer:
         where : str
             ``queue`` or ``run``.
         """
+
+
+def safely(call: Callable[..., None], *arguments: object) -> None:
+    """
+    Call somebody else's function, which must not stop what is under way here.
+
+    Parameters
+    ----------
+    call : callable
+        Whatever it raises is logged.
+    *arguments : object
+        What it is called with.
+    """
+    try:
+        call(*arguments)
+    except Exception:
+        log.exception("a callback of a request failed")

@@ -33,9 +33,9 @@ from .documents import said, write_json
 from .faults import NotAcceptableError
 
 if TYPE_CHECKING:
-    from .registry import Served
-    from .scheduler import Answer
+    from .served import Served
     from .settings import Settings
+    from .tickets import Answer
 
 __all__ = ["JSON", "NPY", "PNG", "Look", "accepted", "read_plain", "write_json_answer", "write_npy", "write_png"]
 

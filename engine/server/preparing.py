@@ -12,19 +12,15 @@ Run as a module it is that process: ``python -m camrt.server.preparing FOLDER OU
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +28,13 @@ from ..errors import BundleError, CamrtError, ModelError
 from ..opening import load, read_memory
 from ..session import runtime
 from .faults import UnsupportedError
+from .prepared import LABELS, PREPROCESS, hold, place_of, scratch
 from .repository import RAW, Entry
 from .settings import Settings
-from .trust import MAX_FILE, check_folder, without_paths
+from .trust import MAX_FILE, without_paths
 
 __all__ = ["main", "prepare"]
 
-LABELS, PREPROCESS = "labels.txt", "preprocess.json"
-FILES = (RAW, f"{RAW}.data", LABELS, PREPROCESS)
 REASON = "reason"  # a file in which the process says what was wrong
 LOOK = 0.05  # seconds between looks at the process
 NICE = 10  # requests go first
@@ -56,9 +51,10 @@ INHERITED = (
 )
 
 
-def prepare(entry: Entry, settings: Settings, stop: threading.Event | None = None) -> Path:
+@contextlib.contextmanager
+def prepare(entry: Entry, settings: Settings, stop: threading.Event | None = None) -> Iterator[Path]:
     """
-    Make a bundle of a raw model, unless it was made before.
+    Make a bundle of a raw model, unless it was made before, and hold it as long as the context lasts.
 
     Parameters
     ----------
@@ -69,10 +65,11 @@ def prepare(entry: Entry, settings: Settings, stop: threading.Event | None = Non
     stop : threading.Event, optional
         Set when nobody waits for it any more.
 
-    Returns
-    -------
+    Yields
+    ------
     Path
-        The bundle's folder, in ``settings.cache`` or else beside the version's, under a name that begins with a dot.
+        The bundle's folder, in ``settings.cache`` or else beside the version's, under a name that begins with a dot. No
+        server removes it meanwhile.
 
     Raises
     ------
@@ -82,61 +79,42 @@ def prepare(entry: Entry, settings: Settings, stop: threading.Event | None = Non
 
     Notes
     -----
-    Cost: some seconds for a ResNet-50, and about twice the model's size on disk. Old bundles are never removed.
+    Cost: some seconds for a ResNet-50, and about twice the model's size on disk. `camrt.server.prepared.sweep` removes old
+    bundles.
     """
-    repository = entry.folder.parents[1]
-    sizes = {name: stamp[3] for name, stamp in check_folder(entry.folder, repository).items()}
-    strange = sorted(name for name in sizes if name not in FILES and not name.startswith("."))
-    if strange:
-        raise BundleError(f"{strange[0][:64]!r} does not belong to a raw model, which has {', '.join(FILES)}")
-    if max(sizes.values()) > MAX_FILE:
-        raise BundleError(f"a file has more than {MAX_FILE} bytes")
-    made_of = _digest(entry.folder)
-    if settings.cache is None:
-        target = entry.folder.parent / f".prepared-{entry.version}-{made_of}"
-    else:
-        target = settings.cache / f"{entry.name}-{entry.version}-{made_of}"
-    if not target.exists():
+    target = place_of(entry, settings)
+    while (descriptor := hold(target)) is None:  # also where another server swept it away just now
         _make(entry.folder, target, read_memory(settings.prepare_memory), settings.prepare_seconds, stop)
-    return target
-
-
-def _digest(folder: Path) -> str:
-    """Return a name for all that a bundle is made of."""
-    digest = hashlib.sha256(version("camrt").encode())
-    for name in FILES:
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(f"{name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
-    return digest.hexdigest()[:16]
+    try:
+        yield target
+    finally:
+        os.close(descriptor)
 
 
 def _make(folder: Path, target: Path, memory: int, seconds: float, stop: threading.Event | None) -> None:
     """Write the bundle to a folder beside its place, and rename it when it is whole."""
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".preparing-", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"no bundle can be written beside the model ({error.strerror}): set cache") from None
-    try:
-        _run(folder.resolve(), scratch.resolve(), memory, seconds, stop)
-        with contextlib.suppress(FileExistsError):  # somebody else was first, with the same bundle
-            (scratch / "bundle").rename(target)
+        with scratch(target.parent) as (place, held):
+            _run(folder.resolve(), place.resolve(), memory, seconds, stop, held)
+            try:
+                (place / "bundle").rename(target)
+            except OSError:
+                if not target.is_dir():  # else somebody was first, with the same bundle
+                    raise
     except OSError as error:
         raise BundleError(f"the bundle cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run(folder: Path, scratch: Path, memory: int, seconds: float, stop: threading.Event | None) -> None:
+def _run(folder: Path, out: Path, memory: int, seconds: float, stop: threading.Event | None, held: int) -> None:
     """Run the process, and say what became of it."""
-    command: list[str | Path] = [sys.executable, "-P", "-m", __name__, folder, scratch, str(memory), str(seconds)]
+    command: list[str | Path] = [sys.executable, "-P", "-m", __name__, folder, out, str(memory), str(seconds)]
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     until = time.monotonic() + seconds
     nothing = subprocess.DEVNULL
     with subprocess.Popen(
-        command, cwd=scratch, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
-    ) as process:
+        command, cwd=out, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True,
+        pass_fds=[held],
+    ) as process:  # fmt: skip
         try:
             while process.poll() is None:
                 if stop is not None and stop.is_set():
@@ -153,7 +131,7 @@ def _run(folder: Path, scratch: Path, memory: int, seconds: float, stop: threadi
         raise ModelError(f"preparing it took longer than {seconds:g} s (prepare_seconds)")
     said = ""
     with contextlib.suppress(OSError):
-        said = (scratch / REASON).read_text("utf-8", "replace")[:1000].strip()
+        said = (out / REASON).read_text("utf-8", "replace")[:1000].strip()
     how = "failed" if process.returncode > 0 else f"crashed ({signal.Signals(-process.returncode).name})"
     raise ModelError(
         without_paths(said or f"preparing it {how}; it may take more than {memory} bytes of memory (prepare_memory)")
@@ -174,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     int
         0 where the bundle was written; else a file in the folder to write into says why not.
     """
-    folder, scratch, memory, seconds = Path(arguments[0]), Path(arguments[1]), int(arguments[2]), float(arguments[3])
+    folder, out, memory, seconds = Path(arguments[0]), Path(arguments[1]), int(arguments[2]), float(arguments[3])
     try:
         from camrt.export.write import (
             export,  # before the limit: a library that finds no room says that it is not there
@@ -182,9 +160,9 @@ def main(arguments: Sequence[str]) -> int:
 
         runtime()
         _limit(memory, seconds)
-        _export(export, folder, scratch / "bundle")
+        _export(export, folder, out / "bundle")
     except Exception as error:  # noqa: BLE001  whatever onnx and its kin raise
-        (scratch / REASON).write_text(_reason(error, memory), "utf-8")
+        (out / REASON).write_text(_reason(error, memory), "utf-8")
         return 1
     return 0
 

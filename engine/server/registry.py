@@ -3,7 +3,7 @@ The models that are served: each is verified, opened and warmed up before one as
 
 ::
 
-    repository --find--> folder --trust--> bundle --load--> Explainer --warm--> Served --swap--> leases
+    repository --catalogue.py--> Entry --loading.py--> Served --swap--> leases
 
 Whoever answers a request holds a lease, which is a strong reference to one version and nothing else. The registry drops
 its own when a version is replaced, so the old version's sessions are closed when the last lease on it ends. A load that
@@ -12,109 +12,32 @@ fails changes nothing but what `Registry.index` says.
 With ``control="none"`` every model of the repository is served in its highest version, and stays. With
 ``control="explicit"`` those of ``settings.load`` are, and `Registry.load` and `Registry.unload` change them: loading a
 name without a version serves the highest one there is in place of the one before; loading a name with a version adds
-that version beside the others. A request that names no version gets the highest of those loaded.
+that version beside the others. A request that names no version gets the highest of those loaded. Both sweep away prepared
+bundles that nobody needs any more (`prepared.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
-from ..demo import MODEL
 from ..errors import CamrtError, InputError
-from ..explainer import Explainer
 from ..methods import resolve
-from ..opening import load
+from .catalogue import asked, listed, located
 from .faults import NotFoundError, UnreadyError, UnsupportedError
-from .heap import trim_after
-from .preparing import prepare
-from .priority import give_way
-from .repository import EMBEDDED, Entry, Misfit, check_name, check_repository, check_version, find, scan
+from .loading import open_version, why
+from .prepared import sweep
+from .repository import Entry, check_name, check_repository, check_version
+from .served import Lease, Served
 from .settings import Settings
-from .trust import check_bundle, without_paths
-from .warming import warm
+from .states import LOADING, SOON, UNAVAILABLE, Note, absence, rows
+from .trust import without_paths
 
-__all__ = ["Lease", "Registry", "Served"]
-
-READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
-SOON = 5.0  # seconds after which a model that loads is asked for again
-LATER = 30.0  # and one that did not load, which somebody must mend
-LONGEST = 300  # letters of a reason
+__all__ = ["Registry"]
 
 log = logging.getLogger("camrt.server")
-
-
-@dataclass(frozen=True, eq=False)
-class Served:
-    """
-    One version of one model, ready to answer.
-
-    Attributes
-    ----------
-    name : str
-        The model's name in the repository.
-    version : str
-        A whole number.
-    explainer : Explainer
-        Opened and warmed up.
-    load_seconds : float
-        From the request to load it until it was ready.
-    rate : float
-        Forwards a second in full runs, measured when it was warmed up.
-    """
-
-    name: str
-    version: str
-    explainer: Explainer
-    load_seconds: float
-    rate: float
-
-
-class Lease:
-    """
-    The right to use one version until it is released; also a context manager.
-
-    Parameters
-    ----------
-    served : Served
-        What is used. Its sessions stay open as long as anybody holds a lease.
-    """
-
-    def __init__(self, served: Served) -> None:
-        self._served: Served | None = served
-
-    @property
-    def served(self) -> Served:
-        """The version; a released lease has none."""
-        if self._served is None:
-            raise RuntimeError("the lease was released")
-        return self._served
-
-    def release(self) -> None:
-        """End the lease; more than once is as good as once."""
-        self._served = None
-
-    def __enter__(self) -> Self:
-        """Return the lease."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the lease."""
-        self.release()
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What is to be told of one version that is loading or did not load."""
-
-    state: str
-    reason: str = ""
 
 
 class Registry:
@@ -132,7 +55,7 @@ class Registry:
         self._lock = threading.Lock()  # of everything below; held for dictionary work alone
         self._served: dict[str, dict[int, Served]] = {}
         self._pinned: set[tuple[str, int]] = set()  # loaded by their version; a load without one leaves them
-        self._notes: dict[tuple[str, int], _Note] = {}
+        self._notes: dict[tuple[str, int], Note] = {}
         self._wanted: set[tuple[str, int | None]] = set()  # what must be there before the registry is ready
         self._turns: dict[str, threading.Lock] = {}  # one change of a model at a time
         self._is_open = False  # what is wanted is known
@@ -253,22 +176,10 @@ class Registry:
         -----
         Cost: lists the repository's folders.
         """
-        entries, misfits = self._listed()
+        entries, misfits = listed(self._settings)
         with self._lock:
-            notes = {(entry.name, entry.version): _Note(UNAVAILABLE, "not loaded") for entry in entries} | self._notes
-            for name, versions in self._served.items():
-                for version in versions:
-                    note = self._notes.get((name, version))
-                    reason = "" if note is None else f"it still answers; loading it again: {note.reason or 'going on'}"
-                    notes[name, version] = _Note(READY, reason)
-        rows = [
-            {"name": name, "version": str(version), "state": note.state, "reason": note.reason}
-            for (name, version), note in sorted(notes.items())
-        ]
-        return rows + [
-            {"name": misfit.name, "version": misfit.version, "state": UNAVAILABLE, "reason": misfit.reason}
-            for misfit in misfits
-        ]
+            notes, served = dict(self._notes), {name: list(versions) for name, versions in self._served.items()}
+        return rows(entries, misfits, notes, served)
 
     # what changes them ------------------------------------------------------------------------------------------------
 
@@ -289,16 +200,16 @@ class Registry:
             resolve(method)
         if self._settings.repository is not None:
             check_repository(self._settings.repository)
-        wanted = self._asked()
+        wanted = asked(self._settings)
         entries: list[Entry] = []
         for name, version in wanted:
             try:
-                entries.append(self._find(name, None if version is None else str(version)))
+                entries.append(located(self._settings, name, None if version is None else str(version)))
             except InputError as error:
                 log.error("model %s: %s", name, without_paths(str(error)))
         with self._lock:
             self._wanted = set(wanted)
-            self._notes.update({(entry.name, entry.version): _Note(LOADING) for entry in entries})
+            self._notes.update({(entry.name, entry.version): Note(LOADING) for entry in entries})
             self._is_open = True
         pinned = {(name, version) for name, version in wanted if version is not None}
         for entry in entries:
@@ -307,6 +218,7 @@ class Registry:
                     self._replace(entry, pinned=(entry.name, entry.version) in pinned)
             except InputError as error:
                 log.error("%s", error)
+        sweep(self._settings)
 
     def load(self, name: str, version: str | None = None) -> None:
         """
@@ -333,9 +245,10 @@ class Registry:
         Cost: blocks until the model is ready. Loads of one model wait for each other.
         """
         self._check_explicit()
-        self._find(name, version)  # names that are not there get no lock
+        located(self._settings, name, version)  # names that are not there get no lock
         with self._turn(name):
-            self._replace(self._find(name, version), pinned=version is not None)
+            self._replace(located(self._settings, name, version), pinned=version is not None)
+            sweep(self._settings, name)
 
     def unload(self, name: str) -> None:
         """
@@ -380,37 +293,6 @@ class Registry:
 
     # steps ------------------------------------------------------------------------------------------------------------
 
-    def _asked(self) -> list[tuple[str, int | None]]:
-        """Return what the settings say is to be there, in order."""
-        if self._settings.repository is None:
-            return [(EMBEDDED, None)]
-        if self._settings.control == "none":
-            entries, misfits = scan(self._settings.repository)
-            broken = [misfit.name for misfit in misfits if misfit.is_model]
-            return [(name, None) for name in sorted({*(entry.name for entry in entries), *broken})]
-        asked: list[tuple[str, int | None]] = []
-        for text in self._settings.load:
-            name, colon, version = text.partition(":")
-            asked.append((check_name(name), check_version(name, version) if colon else None))
-        return list(dict.fromkeys(asked))
-
-    def _listed(self) -> tuple[list[Entry], list[Misfit]]:
-        """List the repository as it is now."""
-        if self._settings.repository is None:
-            return [Entry(EMBEDDED, 1, MODEL)], []
-        try:
-            return scan(self._settings.repository)
-        except (InputError, OSError):  # it went away; what is loaded goes on answering
-            return [], []
-
-    def _find(self, name: str, version: str | None) -> Entry:
-        """Return where one version lies."""
-        if self._settings.repository is None:
-            if name != EMBEDDED or version not in (None, "1"):
-                raise NotFoundError(f"there is no model {name[:64]!r} beside the embedded {EMBEDDED!r}")
-            return Entry(EMBEDDED, 1, MODEL)
-        return find(self._settings.repository, name, version)
-
     def _turn(self, name: str) -> threading.Lock:
         """Return what is held while a model is changed; of names that are known to be there, so they are not many."""
         with self._lock:
@@ -427,21 +309,13 @@ class Registry:
             return UnreadyError("the server is stopping", SOON)
         if not self._is_open:
             return UnreadyError("the models are being loaded", SOON)
-        states = {n.state for (known, v), n in self._notes.items() if known == name and version in (None, v)}
-        if LOADING in states:
-            return UnreadyError(f"model {name!r} is being loaded", SOON)
-        if UNAVAILABLE in states or (name, version) in self._wanted:
-            return UnreadyError(f"model {name!r} could not be loaded; the repository's index says why", LATER)
-        if name in self._served:
-            held = ", ".join(map(str, sorted(self._served[name])))
-            return NotFoundError(f"version {version} of model {name!r} is not served; it has {held}")
-        return NotFoundError(f"there is no model {name[:64]!r}")
+        return absence(name, version, self._notes, self._wanted, list(self._served.get(name, ())))
 
     def _replace(self, entry: Entry, *, pinned: bool) -> None:
         """Load one version and put it in its place, or leave everything as it was and say why."""
         key = (entry.name, entry.version)
         with self._noted(key):
-            served = self._opened(entry)
+            served = open_version(entry, self._settings, self._stop)
             with self._lock:
                 if self._is_closed:
                     return
@@ -457,53 +331,18 @@ class Registry:
     def _noted(self, key: tuple[str, int]) -> Iterator[None]:
         """Tell the index that a version is loading, and how that ended."""
         with self._lock:
-            self._notes[key] = _Note(LOADING)
+            self._notes[key] = Note(LOADING)
         reason = ""
         try:
             yield
         except Exception as error:
-            reason = _reason(error)
+            reason = why(error)
             if not isinstance(error, CamrtError):
                 log.exception("model %s version %s did not load", *key)
         with self._lock:
             if reason:
-                self._notes[key] = _Note(UNAVAILABLE, reason)
+                self._notes[key] = Note(UNAVAILABLE, reason)
             else:
                 self._notes.pop(key, None)
         if reason:
             raise InputError(f"model {key[0]!r} version {key[1]} could not be loaded: {reason}")
-
-    def _opened(self, entry: Entry) -> Served:
-        """Verify, open and warm up one version."""
-        settings, start = self._settings, time.perf_counter()
-        give_way()
-        source = MODEL if entry.name == EMBEDDED else check_bundle(*self._bundle(entry))
-        explainer = load(
-            source,
-            providers=settings.providers,
-            precision=settings.precision,
-            threads=settings.run_threads,
-            memory=settings.memory,
-        )
-        rate = warm(explainer, settings.warm, settings.batch)
-        trim_after(explainer)
-        return Served(entry.name, str(entry.version), explainer, time.perf_counter() - start, rate)
-
-    def _bundle(self, entry: Entry) -> tuple[Path, Path]:
-        """Return the folder of the bundle, which is made first where there is only a raw model, and what it must lie in."""
-        if not entry.is_raw:
-            return entry.folder, entry.folder.parents[1]
-        if not self._settings.prepare:
-            raise InputError("a raw model; make a bundle of it with `camrt export`, or set prepare")
-        return prepare(entry, self._settings, self._stop), self._settings.cache or entry.folder.parents[1]
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line, without paths, why a model did not load."""
-    if isinstance(error, CamrtError):
-        return without_paths(str(error))[:LONGEST]
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
-    if isinstance(error, OSError):
-        return f"its files cannot be read: {error.strerror or type(error).__name__}"
-    return f"it is not a model that can be served ({type(error).__name__})"

@@ -23,7 +23,7 @@ from .facts import describe
 from .faults import UnreadyError
 from .openapi import BINARY, INFERENCE, JSON, array, described, mapping, parameter
 from .plain import NPY, PNG, Look, accepted, read_plain, write_json_answer, write_npy, write_png
-from .scheduler import Answer
+from .tickets import Answer
 
 __all__ = ["router"]
 

@@ -21,8 +21,8 @@ from .instances import read_instances, write_explanations, write_predictions
 from .openapi import INFERENCE, JSON, PIXEL, array, described, mapping
 
 if TYPE_CHECKING:
-    from .registry import Served
-    from .scheduler import Answer
+    from .served import Served
+    from .tickets import Answer
 
 __all__ = ["router"]
 

@@ -18,7 +18,7 @@ from .bodies import read_length
 from .direct import Direct
 from .infer import Wanted, metadata, read_infer, write_infer
 from .openapi import BINARY, INFERENCE, JSON, PIXEL, Schema, array, described, mapping, parameter
-from .scheduler import Answer
+from .tickets import Answer
 
 __all__ = ["router"]
 

@@ -20,118 +20,31 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import threading
 import time
-import traceback
-from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from .. import targets as target_table
-from ..errors import CancelledError, DeadlineError, InputError
-from ..explainer import Explainer
-from ..explanation import Explanation
-from ..image import Prepared, join, prepare
-from ..limits import Cancellation
-from ..targets import Target
-from .admission import Admission, Outcome, Share
-from .asks import Ask, Wish
+from ..errors import CancelledError
+from .admission import Admission, Outcome
+from .asks import Ask
 from .deadlines import Deadlines
-from .faults import BusyError, TooLargeError, UnreadyError
+from .decoding import is_quick
+from .faults import BusyError, UnreadyError
 from .lines import Line
-from .observing import Observer
-from .pictures import decode_picture
-from .pricing import Price, price
+from .observing import Observer, safely
 from .priority import give_way
-from .registry import Lease, Served
+from .running import answers_of, images_of
+from .served import Lease
 from .settings import Settings
+from .tickets import Answer, Done, Run, Ticket, issue, late, lightened, nobody
 
-__all__ = ["Answer", "Scheduler", "Ticket"]
+__all__ = ["Scheduler"]
 
-INLINE = 4 * 2**20  # bytes of prepared inputs that are checked by whoever submits: 0.2 ms a MB, a thread takes as long
-SCORES = "scores"  # what runs without a method are called
-SPAN = 1 / 80  # seconds of a run on a CPU: 4 images of MobileNetV2 (+15 % a second), 1 of ResNet-50 (4 were 5 % slower)
 LATER = 5.0  # seconds until a server that stops may have a successor
 
 log = logging.getLogger("camrt.server")
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """
-    What a request gets.
-
-    Attributes
-    ----------
-    explanation : Explanation or None
-        None where scores alone were asked for.
-    logits : ndarray of float32, shape (N, C)
-        The model's scores.
-    served : Served
-        The model that answered.
-    queue_seconds, decode_seconds, run_seconds : float
-        Where the time went.
-    batch : int
-        Images in its run.
-    """
-
-    explanation: Explanation | None
-    logits: npt.NDArray[np.float32]
-    served: Served
-    queue_seconds: float
-    decode_seconds: float
-    run_seconds: float
-    batch: int
-
-
-Done = Callable[[Answer | None, BaseException | None], None]
-
-
-@dataclass(eq=False)
-class _Run:
-    """One call of the engine: who shares it, how many still wait for it, and its off switch."""
-
-    tickets: list[Ticket]
-    waiting: int
-    switch: Cancellation = field(default_factory=Cancellation)
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One request that was taken, for `Scheduler.cancel`; its fields are the scheduler's."""
-
-    lease: Lease
-    served: Served | None
-    ask: Ask | None
-    done: Done
-    price: Price
-    share: Share
-    key: Hashable
-    table: list[list[Target]]
-    submitted: float
-    until: float
-    timeout: float
-    count: int
-    wish: Wish | None
-    deadline: int = -1
-    parts: list[Prepared] = field(default_factory=list)  # pictures that are decoded
-    prepared: Prepared | None = None
-    decode_seconds: float = 0.0
-    run: _Run | None = None
-    is_over: bool = False  # what `done` is told is settled
-    is_free: bool = False  # it holds nothing any more
-    unsettled: int = 2  # `done` is still to be called; what it holds is still to be given back
-
-    def let_go(self) -> None:
-        """Keep nothing alive."""
-        self.served = self.ask = self.prepared = self.run = None
-        self.key, self.table, self.parts = None, [], []
 
 
 class Scheduler:
@@ -199,7 +112,7 @@ class Scheduler:
         try:
             self._admission.check_room()
         except BusyError:
-            _safely(self._observer.rejected, "full")
+            safely(self._observer.rejected, "full")
             raise
 
     def submit(self, lease: Lease, ask: Ask, done: Done) -> Ticket:
@@ -253,7 +166,7 @@ class Scheduler:
         """
         where = "run" if ticket.run is not None else "queue"
         if self._end(ticket, None, CancelledError("the request was cancelled by its caller")):
-            _safely(self._observer.cancelled, where)
+            safely(self._observer.cancelled, where)
 
     def drain(self, seconds: float) -> bool:
         """
@@ -298,35 +211,13 @@ class Scheduler:
     def _submitted(self, lease: Lease, ask: Ask, done: Done) -> Ticket:
         """Check and price a request, count it in and send it on its way."""
         self._check_open()
-        now, until = time.monotonic(), ask.arrived + ask.timeout
-        if now >= until:
-            _safely(self._observer.rejected, "deadline")
-            raise _late(ask.timeout)
-        served = lease.served
-        explainer = served.explainer
+        ticket = issue(lease, ask, done, self._settings, self._admission, self._observer)
         try:
-            priced = price(explainer, ask, most=self._settings.max_work)
-        except TooLargeError:
-            _safely(self._observer.rejected, "too_large")
-            raise
-        classes, labels = explainer.manifest.classes, explainer.labels
-        table = target_table.parse(ask.targets, n_images=ask.count, n_classes=classes, labels=labels)
-        key = (served, None if ask.wish is None else ask.wish.key, len(table[0]))
-        size = _bytes_of(ask, explainer)
-        try:
-            share = self._admission.take(priced.work, size, rate=served.rate, heavy=priced.heavy, remaining=until - now)
-        except BusyError:
-            _safely(self._observer.rejected, "full")
-            raise
-        ticket = Ticket(
-            lease, served, ask, done, priced, share, key, table, now, until, ask.timeout, ask.count, ask.wish
-        )
-        try:
-            if _is_quick(ask, explainer):
-                self._prepare(ticket)
+            if is_quick(ask, lease.served.explainer.preprocess):
+                ticket.prepare(self._settings, self._observer)
             self._enter(ticket)
         except BaseException:
-            self._admission.give_back(share, "dropped")
+            self._admission.give_back(ticket.share, "dropped")
             raise
         self._tell_work()
         return ticket
@@ -348,9 +239,9 @@ class Scheduler:
     def _decode(self, ticket: Ticket) -> None:
         """Prepare a ticket's images in a thread of the pool: one picture a turn, so that nobody waits for many of another's."""
         try:
-            is_ready = self._prepare(ticket)
+            is_ready = ticket.prepare(self._settings, self._observer)
         except Exception as error:  # noqa: BLE001  whoever asked is told
-            self._end(ticket, None, _lightened(error))
+            self._end(ticket, None, lightened(error))
             return
         if is_ready:
             with self._lock:
@@ -359,29 +250,6 @@ class Scheduler:
         elif not ticket.is_over:
             with suppress(RuntimeError):
                 self._decoders.submit(self._decode, ticket)
-
-    def _prepare(self, ticket: Ticket) -> bool:
-        """Make the next of a ticket's pictures, or its whole array, the model's input; tell whether all are."""
-        ask, served = ticket.ask, ticket.served
-        if ask is None or served is None:  # over
-            return False
-        begun = time.perf_counter()
-        preprocess, most = served.explainer.preprocess, self._settings.max_pixels
-        if isinstance(ask.images, np.ndarray):
-            ticket.prepared = prepare(ask.images, preprocess, max_pixels=most)
-        else:
-            place = len(ticket.parts)
-            with _blaming(place, ask.count):
-                picture = decode_picture(ask.images[place], self._settings)
-                ticket.parts.append(prepare([picture], preprocess, max_pixels=most))
-            if place + 1 == ask.count:
-                ticket.prepared = replace(join(ticket.parts), names=[f"image_{i:03d}" for i in range(ask.count)])
-        ticket.decode_seconds += time.perf_counter() - begun
-        if ticket.prepared is None:
-            return False
-        ticket.ask, ticket.parts = None, []
-        _safely(self._observer.stage, "decode", ticket.decode_seconds)
-        return True
 
     def _put(self, ticket: Ticket) -> None:
         """Let a ticket wait for its run; called under the lock."""
@@ -393,8 +261,8 @@ class Scheduler:
     def _expire(self, ticket: Ticket) -> None:
         """End a ticket whose time is over."""
         was_waiting = ticket.run is None
-        if self._end(ticket, None, _late(ticket.timeout)) and was_waiting:
-            _safely(self._observer.rejected, "deadline")
+        if self._end(ticket, None, late(ticket.timeout)) and was_waiting:
+            safely(self._observer.rejected, "deadline")
 
     def _end(self, ticket: Ticket, answer: Answer | None, error: BaseException | None) -> bool:
         """End a ticket, unless it is over; what it holds is given back now, or when its run has ended."""
@@ -424,7 +292,7 @@ class Scheduler:
             ticket.is_free = True
         self._admission.give_back(ticket.share, outcome)
         self._deadlines.call_off(ticket.deadline)
-        _safely(ticket.lease.release)
+        safely(ticket.lease.release)
         ticket.let_go()
         self._tell_work()
         self._settle(ticket)
@@ -432,12 +300,12 @@ class Scheduler:
     def _tell_work(self) -> None:
         """Tell what is held, one after the other, so that what is told last is true."""
         with self._telling:
-            _safely(self._observer.work, self.held)
+            safely(self._observer.work, self.held)
 
     def _tell(self, ticket: Ticket, answer: Answer | None, error: BaseException | None) -> None:
         """Call a ticket's `done`; called once, without the lock."""
-        done, ticket.done = ticket.done, _nobody
-        _safely(done, answer, error)
+        done, ticket.done = ticket.done, nobody
+        safely(done, answer, error)
         self._settle(ticket)
 
     def _settle(self, ticket: Ticket) -> None:
@@ -466,7 +334,7 @@ class Scheduler:
         except BaseException as error:
             log.exception("a run failed in a way that was not foreseen")
             for ticket in tickets:
-                self._end(ticket, None, _lightened(error))
+                self._end(ticket, None, lightened(error))
                 self._free(ticket, "stopped")
         return bool(tickets)
 
@@ -476,7 +344,7 @@ class Scheduler:
         with self._lock:
             while not self._is_closed:
                 if len(line):
-                    most = 1 if heavy else self._most(line.first, line.company(line.first))
+                    most = 1 if heavy else images_of(line.first, line.company(line.first), self._settings)
                     delay = self._settings.delay - (time.monotonic() - line.first.submitted)
                     if heavy or delay <= 0 or line.company(line.first) >= most:
                         return line.take(most)
@@ -484,23 +352,6 @@ class Scheduler:
                 else:
                     ready.wait()
         return []
-
-    def _most(self, ticket: Ticket, waiting: int) -> int:
-        """
-        Return how many of the images that wait go into a run.
-
-        A device is quicker the more it is given at once. On a CPU an image takes hardly less time in company, but a call's
-        own work is shared: so quick models run several, `SPAN` long, and only where requests queue up, half a lane's share of
-        them, since whoever waits for a run of three beside a run of one waits longest.
-        """
-        served = ticket.served
-        if served is None:
-            return 1
-        most = min(self._settings.batch, served.explainer.batch)
-        on_device = served.explainer.running["providers"][0] != "CPUExecutionProvider"
-        if on_device or self._settings.full_runs or self._settings.delay:
-            return most
-        return max(1, min(most, round(SPAN * served.rate), -(-waiting // (2 * self._settings.light_lanes))))
 
     def _run(self, tickets: list[Ticket]) -> None:
         """Run some tickets together; if that fails, each by itself, so that none spoils it for the others."""
@@ -510,16 +361,16 @@ class Scheduler:
                 self._expire(ticket)
         with self._lock:
             live = [ticket for ticket in tickets if not ticket.is_over]
-            run = _Run(live, len(live))
+            run = Run(live, len(live))
             for ticket in live:
                 ticket.run = run
         if not live:
             return
         try:
-            answers = self._answers(run, begun)
+            answers = answers_of(run, begun, self._observer)
         except Exception as error:  # noqa: BLE001  whoever asked is told
             if len(live) == 1:
-                self._end(live[0], None, _lightened(error))
+                self._end(live[0], None, lightened(error))
             for ticket in self._left(run):
                 self._run([ticket])
             return
@@ -532,7 +383,7 @@ class Scheduler:
         for ticket, answer in ended:
             self._tell(ticket, answer, None)
 
-    def _left(self, run: _Run) -> list[Ticket]:
+    def _left(self, run: Run) -> list[Ticket]:
         """Dissolve a run that failed: free those that are over, and return the others."""
         with self._lock:
             over = [ticket for ticket in run.tickets if ticket.is_over]
@@ -542,88 +393,6 @@ class Scheduler:
         for ticket in over:
             self._free(ticket, "stopped")
         return rest
-
-    def _answers(self, run: _Run, begun: float) -> list[Answer]:
-        """Call the engine once for all tickets of a run, and cut the result up."""
-        tickets = run.tickets
-        served, wish = tickets[0].served, tickets[0].wish
-        if served is None:
-            raise AssertionError("a ticket that runs has its model")
-        whole = join([ticket.prepared for ticket in tickets if ticket.prepared is not None])
-        explanation: Explanation | None = None
-        started = time.monotonic()
-        if wish is None:
-            logits = served.explainer.logits(whole, cancel=run.switch)
-        else:
-            targets = [row for ticket in tickets for row in ticket.table]
-            explanation = served.explainer.explain(whole, target=targets, cancel=run.switch, **wish.arguments())
-            logits = explanation.logits
-        seconds = time.monotonic() - started
-        images = len(whole.x)
-        _safely(self._observer.ran, images, served.name, SCORES if wish is None else wish.method, seconds)
-        answers, place = [], 0
-        for ticket in tickets:
-            rows = slice(place, place + ticket.count)
-            place += ticket.count
-            waited = max(0.0, begun - ticket.submitted - ticket.decode_seconds)
-            _safely(self._observer.waited, waited)
-            _safely(self._observer.stage, "run", seconds)
-            part = explanation if explanation is None or len(tickets) == 1 else explanation.part(rows)
-            answers.append(Answer(part, logits[rows], served, waited, ticket.decode_seconds, seconds, images))
-        return answers
-
-
-def _nobody(answer: Answer | None, error: BaseException | None) -> None:
-    """Tell nobody: what a ticket does that was told."""
-
-
-def _safely(call: Callable[..., None], *arguments: object) -> None:
-    """Call somebody else's function, which must not stop what is under way here."""
-    try:
-        call(*arguments)
-    except Exception:
-        log.exception("a callback of a request failed")
-
-
-@contextmanager
-def _blaming(place: int, count: int) -> Iterator[None]:
-    """Let an error say which of several pictures it is about."""
-    try:
-        yield
-    except InputError as error:
-        if count == 1:
-            raise
-        raise type(error)(f"image {place} of {count}: {error}") from error
-
-
-def _lightened(error: BaseException) -> BaseException:
-    """Return an error whose traceback names its lines and keeps nothing alive: arrays and models are to go with their run."""
-    part: BaseException | None = error
-    while part is not None:
-        traceback.clear_frames(part.__traceback__)
-        part = part.__cause__ or part.__context__
-    return error
-
-
-def _is_quick(ask: Ask, explainer: Explainer) -> bool:
-    """Tell whether a request's images need no decoding, only a look."""
-    images, preprocess = ask.images, explainer.preprocess
-    if not isinstance(images, np.ndarray) or images.nbytes > INLINE:
-        return False
-    is_prepared = preprocess.dtype == "uint8" and images.shape[1:] == preprocess.shape
-    return images.dtype.kind == "f" or is_prepared
-
-
-def _bytes_of(ask: Ask, explainer: Explainer) -> int:
-    """Return the bytes that a request's images take, as they came and as the model takes them."""
-    preprocess = explainer.preprocess
-    given = ask.images.nbytes if isinstance(ask.images, np.ndarray) else sum(len(content) for content in ask.images)
-    return given + ask.count * math.prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
-
-
-def _late(seconds: float) -> DeadlineError:
-    """Return what is told when the time is over."""
-    return DeadlineError(f"the request took longer than its timeout of {seconds:g} s; allow more, or ask for less")
 
 
 def _stopping() -> UnreadyError:

@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     prepare: bool = False  # raw .onnx files become bundles, in a process of their own
     prepare_memory: str = "4GB"
     prepare_seconds: Seconds = 600
-    cache: Path | None = None  # where prepared bundles go; None: beside the raw file
+    cache: Path | None = None  # where prepared bundles go, a folder for each repository; None: beside the raw file
 
     # running
     providers: str = "cpu"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .scheduler import Answer
+    from .tickets import Answer
 
 __all__ = ["Statistics"]
 

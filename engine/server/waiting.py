@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from ..errors import CancelledError
 from .asks import Ask
-from .registry import Lease
-from .scheduler import Answer, Scheduler
+from .scheduler import Scheduler
+from .served import Lease
+from .tickets import Answer
 
 __all__ = ["wait_for"]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
+import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 
 from camrt.errors import TargetError
-from camrt.labels import MAX_BYTES, find_label, is_known, load_labels
+from camrt.labels import COMPARED, MAX_BYTES, find_label, is_known, load_labels
 
 WANT = ("cat", "dog, hound", "crème brûlée")
 
@@ -155,6 +159,75 @@ def test_a_text_is_known_where_find_label_finds_something(text: str, labels: Seq
     except TargetError as error:
         found = "fits" in str(error)
     assert is_known(text, labels) == found
+
+
+def many(count: int) -> list[str]:
+    """Return as many names as a large data set has, of one to three made-up words."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("aeioubcdfglmnprst", k=rng.randint(3, 8))) for _ in range(1500)]
+    return list(dict.fromkeys(" ".join(rng.choices(words, k=rng.randint(1, 3))) for _ in range(2 * count)))[:count]
+
+
+def misspelt(name: str, rng: random.Random) -> str:
+    """Return a name with one letter more, one less or another one."""
+    place, letter = rng.randrange(len(name)), rng.choice("aeiouxyz")
+    return rng.choice(
+        [name[:place] + letter + name[place + rest :] for rest in (0, 1)] + [name[:place] + name[place + 1 :]]
+    )
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what will hold the names that are compared letter by letter."""
+    seen: list[str] = []
+    first = difflib.SequenceMatcher.real_quick_ratio
+
+    def noted(matcher: difflib.SequenceMatcher[str]) -> float:
+        seen.append(str(matcher.a))
+        return first(matcher)
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "real_quick_ratio", noted)
+    return seen
+
+
+def offered(text: str, labels: Sequence[str]) -> list[str]:
+    """Return the names that are offered for one that is unknown."""
+    with pytest.raises(TargetError) as caught:
+        find_label(text, labels, len(labels))
+    return re.findall(r"\d+ '([^']*)'", str(caught.value).partition("near are")[2])
+
+
+def test_near_names_are_those_of_a_search_through_all_of_them() -> None:
+    labels, rng = many(COMPARED), random.Random(1)
+    for name in rng.sample(labels, 20):
+        text = misspelt(misspelt(name, rng), rng)
+        if text not in labels:
+            assert offered(text, labels) == difflib.get_close_matches(text, labels, n=3), text
+
+
+@pytest.mark.parametrize("wanted", ["abcdef", "abcdefg", "abcdefghij"])
+def test_names_of_the_outermost_lengths_are_offered(wanted: str) -> None:
+    """All letters of the shorter one match, so nothing but the lengths decides: of 7 letters 3 are near, and of 3 seven."""
+    shorter = [wanted[:length] for length in range(1, len(wanted))]
+    longer = [wanted[0] + "#" * count + wanted[1:] for count in range(1, 2 * len(wanted))]
+    near = [label for label in (*shorter, *longer) if offered(wanted, [label, "%"])]
+    lengths = [len(label) for label in near]
+    assert (min(lengths), max(lengths)) == (math.ceil(3 * len(wanted) / 7), math.floor(7 * len(wanted) / 3))
+    assert near == [label for label in (*shorter, *longer) if difflib.get_close_matches(wanted, [label])]
+
+
+def test_an_unknown_name_among_very_many_is_compared_with_few_and_its_near_one_is_found(compared: list[str]) -> None:
+    labels, rng = many(21_000), random.Random(2)
+    assert len(labels) == 21_000
+    for name in rng.sample([name for name in labels if len(name) > 4], 20):
+        text = misspelt(name, rng)
+        if text in labels:
+            continue
+        compared.clear()
+        assert name in offered(text, labels), text
+        assert 0 < len(compared) <= COMPARED
+    compared.clear()
+    assert offered("x" * 200_000, labels) == [] and compared == []  # nothing is nearly as long
 
 
 @pytest.mark.realdata

@@ -19,7 +19,7 @@ pytest.importorskip("pydantic_settings")
 from camrt.embedding.desk import TENSORS, Desk, stack, tensors_of
 from camrt.server.faults import BusyError
 from camrt.server.infer import OUTPUTS, UNASKED
-from camrt.server.scheduler import Answer
+from camrt.server.tickets import Answer
 
 
 @pytest.fixture(scope="module")

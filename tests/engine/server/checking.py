@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 import camrt
 from camrt.server.faults import NotFoundError
-from camrt.server.registry import Lease, Served
+from camrt.server.served import Lease, Served
 
 PLACES = (str(Path(camrt.__file__).resolve().parent), sys.prefix, tempfile.gettempdir(), str(Path.home()))
 LEAKS = re.compile(

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import camrt
-from camrt.server.registry import Served
+from camrt.server.served import Served
 from tests import tiny
 
 LABELS = ("cat", "tabby, tiger cat", "great-tit", "owl", "dog")

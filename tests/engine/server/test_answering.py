@@ -14,7 +14,8 @@ import pytest
 
 from camrt.server.answering import INLINE, aside
 from camrt.server.faults import UnreadyError
-from camrt.server.registry import Lease, Registry
+from camrt.server.registry import Registry
+from camrt.server.served import Lease
 from camrt.server.settings import Settings
 from tests import tiny
 from tests.engine.server.checking import Client, One

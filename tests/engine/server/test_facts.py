@@ -13,7 +13,7 @@ import camrt.export
 from camrt.errors import CamrtError
 from camrt.methods import METHODS
 from camrt.server.facts import describe
-from camrt.server.registry import Served
+from camrt.server.served import Served
 from camrt.server.settings import Settings
 from tests import tiny
 from tests.engine.server.small import served

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from camrt.server.faults import UnreadyError
 from camrt.server.gauges import Gauges
-from camrt.server.registry import Lease
+from camrt.server.served import Lease
 
 MS = [
     "0.0005",

@@ -20,7 +20,7 @@ from camrt.server.asks import Wish
 from camrt.server.documents import write_json
 from camrt.server.faults import TooLargeError
 from camrt.server.infer import OUTPUTS, UNASKED, Wanted, metadata, read_infer, write_infer
-from camrt.server.registry import Served
+from camrt.server.served import Served
 from camrt.server.settings import Settings
 from camrt.targets import Logit, Probability
 from tests import tiny

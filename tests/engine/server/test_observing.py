@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from camrt.server.gauges import Gauges
-from camrt.server.observing import Observer
+from camrt.server.observing import Observer, safely
 
 HOOKS = [name for name, _ in inspect.getmembers(Observer, inspect.isfunction) if not name.startswith("_")]
 
@@ -25,3 +25,23 @@ def test_an_observer_keeps_nothing(name: str) -> None:
     words = list(inspect.signature(getattr(observer, name)).parameters)
     assert getattr(observer, name)(*range(len(words))) is None
     assert vars(observer) == {}
+
+
+def test_whatever_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[object] = []
+
+    def careless(*words: object) -> None:
+        told.append(words)
+        raise RuntimeError("of the callback")
+
+    safely(told.append, 3)
+    assert not caplog.records
+    safely(careless, 1, "two")
+    assert told == [3, (1, "two")]
+    assert caplog.text.count("RuntimeError: of the callback") == 1
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):  # which is no mistake of the callback
+        safely(leave)

@@ -29,8 +29,8 @@ from camrt.server.plain import (
     write_npy,
     write_png,
 )
-from camrt.server.scheduler import Answer
 from camrt.server.settings import Settings
+from camrt.server.tickets import Answer
 from camrt.targets import Logit, Probability
 from tests.engine.server.small import served
 

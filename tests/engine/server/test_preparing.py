@@ -37,6 +37,12 @@ def settings(raw: Entry, **more: Any) -> Settings:
     return Settings(repository=raw.folder.parents[1], prepare=True, **more)
 
 
+def prepared(raw: Entry, settings: Settings, stop: threading.Event | None = None) -> Path:
+    """Return the bundle of a raw model, which is not held any more."""
+    with prepare(raw, settings, stop) as folder:
+        return folder
+
+
 def stand_in(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a shell script run in the place of Python, in the folder that the bundle is to be written to."""
     path = tmp_path / "python"
@@ -63,7 +69,7 @@ def test_a_raw_model_becomes_a_bundle_that_may_be_served(
 ) -> None:
     (raw.folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     (raw.folder / "preprocess.json").write_text(json.dumps({"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}))
-    folder = prepare(raw, settings(raw))
+    folder = prepared(raw, settings(raw))
     explainer = load(check_bundle(folder, raw.folder.parents[1]))
     direct = load(raw.folder / "model.onnx", labels=list("abcde"), preprocess={"mean": [0.5] * 3, "std": [0.25] * 3})
     assert (explainer.labels, explainer.preprocess) == (direct.labels, direct.preprocess)
@@ -73,15 +79,15 @@ def test_a_raw_model_becomes_a_bundle_that_may_be_served(
     assert len(scan(raw.folder.parents[1])[0]) == 1  # the prepared bundle is no version of its own
 
     stand_in(tmp_path, "exit 9", monkeypatch)
-    assert prepare(raw, settings(raw)) == folder  # made once
+    assert prepared(raw, settings(raw)) == folder  # made once
     (raw.folder / "labels.txt").write_text("A\nb\nc\nd\ne\n")
     with pytest.raises(ModelError):  # made of something else: made again
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
 
 
 def test_bundles_go_to_the_cache(raw: Entry, tmp_path: Path) -> None:
     cache = tmp_path / "new" / "cache"
-    folder = prepare(raw, settings(raw, cache=cache))
+    folder = prepared(raw, settings(raw, cache=cache))
     assert folder.parent == cache and left_behind(raw) == []
     check_bundle(folder, cache)
     if os.name == "posix":
@@ -91,20 +97,20 @@ def test_bundles_go_to_the_cache(raw: Entry, tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_explained_says_why(raw: Entry) -> None:
     (raw.folder / "model.onnx").write_bytes(tiny.mlp()[:2000])
     with pytest.raises(ModelError, match=r"^'model\.onnx' is not an ONNX model \(or is cut short\)"):
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
     assert left_behind(raw) == []
 
 
 def test_it_may_use_so_much_memory(raw: Entry) -> None:
     with pytest.raises(ModelError, match="more than 41943040 bytes"):
-        prepare(raw, settings(raw, prepare_memory="40MB"))
+        prepared(raw, settings(raw, prepare_memory="40MB"))
     assert left_behind(raw) == []
 
 
 def test_it_may_take_so_long(raw: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, f"(sleep 600 & echo $! > {tmp_path}/child; wait)", monkeypatch)
     with pytest.raises(ModelError, match=r"longer than 0\.5 s"):
-        prepare(raw, settings(raw, prepare_seconds=0.5))
+        prepared(raw, settings(raw, prepare_seconds=0.5))
     if (tmp_path / "child").is_file():  # what it started is gone with it
         child = (tmp_path / "child").read_text().strip()
         pause = threading.Event()
@@ -117,7 +123,7 @@ def test_nobody_waits_for_it_any_more(raw: Entry, tmp_path: Path, monkeypatch: p
     stop.set()
     stand_in(tmp_path, "exec sleep 600", monkeypatch)
     with pytest.raises(ModelError, match="the server stopped"):
-        prepare(raw, settings(raw), stop)
+        prepared(raw, settings(raw), stop)
     assert left_behind(raw) == []
 
 
@@ -125,7 +131,7 @@ def test_nobody_waits_for_it_any_more(raw: Entry, tmp_path: Path, monkeypatch: p
 def test_it_may_crash(raw: Entry, tmp_path: Path, script: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, script, monkeypatch)
     with pytest.raises(ModelError, match=reason):
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
     assert left_behind(raw) == []
 
 
@@ -134,20 +140,30 @@ def test_it_inherits_no_secrets(raw: Entry, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     stand_in(tmp_path, f"env > {tmp_path}/seen; exit 3", monkeypatch)
     with pytest.raises(ModelError):
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
     seen = (tmp_path / "seen").read_text()
     assert "PATH=" in seen and "hush" not in seen and "CAMRT" not in seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list a process' descriptors")
+def test_it_holds_its_folder_so_that_nobody_sweeps_it_away(
+    raw: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, f"readlink /proc/self/fd/* > {tmp_path}/seen; exit 3", monkeypatch)
+    with pytest.raises(ModelError):
+        prepared(raw, settings(raw))
+    assert str(raw.folder.parent / ".preparing-") in (tmp_path / "seen").read_text()
 
 
 def test_only_what_belongs_to_a_raw_model_is_taken(raw: Entry, tmp_path: Path) -> None:
     (raw.folder / "run.py").touch()
     with pytest.raises(BundleError, match=r"'run\.py' does not belong"):
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
     (raw.folder / "run.py").unlink()
     shutil.move(raw.folder / "model.onnx", tmp_path / "model.onnx")
     (raw.folder / "model.onnx").symlink_to(tmp_path / "model.onnx")
     with pytest.raises(BundleError, match="not a regular file"):
-        prepare(raw, settings(raw))
+        prepared(raw, settings(raw))
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"mean": "x"}'])

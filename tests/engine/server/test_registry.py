@@ -18,9 +18,11 @@ import camrt
 from camrt.demo import CLASSES, HELD_OUT, MODEL, draw
 from camrt.errors import CancelledError, InputError, MethodError
 from camrt.export.bundle import WEIGHTS
-from camrt.server import registry as module
+from camrt.export.write import export
+from camrt.server import loading as module
+from camrt.server import preparing
 from camrt.server.faults import NotFoundError, UnreadyError, UnsupportedError
-from camrt.server.registry import Lease, Registry
+from camrt.server.registry import Registry
 from camrt.server.settings import Settings
 from tests import tiny
 from tests.engine.server.models import seal, write_bundle
@@ -184,6 +186,39 @@ def test_raw_models_are_served_only_where_they_may_be_prepared(repo: Path) -> No
     registry = opened(repo, prepare=True)
     assert registry.ready
     np.testing.assert_allclose(logits(registry, "raw"), camrt.load(tiny.gap()).logits(tiny.images()), atol=1e-5)
+
+
+def test_prepared_bundles_go_when_no_server_needs_them_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uncollected: None
+) -> None:
+    """Two servers of one repository: one still answers with the old model when the other sweeps."""
+    monkeypatch.setattr(
+        preparing, "_run", lambda folder, out, *_: export((folder / "model.onnx").read_bytes(), out / "bundle")
+    )
+    model = tmp_path / "repo" / "raw" / "1" / "model.onnx"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(tiny.mlp(seed=1))
+
+    def lying() -> set[str]:
+        return {path.name for path in model.parents[1].iterdir() if path.name.startswith(".")}
+
+    settings = {"control": "explicit", "load": ("raw",), "prepare": True}
+    one = opened(tmp_path / "repo", **settings)
+    old = lying()
+    model.write_bytes(tiny.mlp(seed=2))
+    (model.parents[1] / ".preparing-interrupted").mkdir()
+    other = opened(tmp_path / "repo", **settings)
+    new = lying() - old
+    assert len(old) == len(new) == 1 and lying() == old | new
+    np.testing.assert_allclose(logits(one, "raw"), camrt.load(tiny.mlp(seed=1)).logits(tiny.images()), atol=1e-5)
+    np.testing.assert_allclose(logits(other, "raw"), camrt.load(tiny.mlp(seed=2)).logits(tiny.images()), atol=1e-5)
+    one.load("raw")  # now the old bundle is nobody's
+    assert lying() == new
+    one.close()
+    other.close()
+    model.write_bytes(tiny.mlp(seed=3))
+    opened(tmp_path / "repo", **settings)
+    assert len(lying()) == 1 and not lying() & (old | new)
 
 
 def test_names_and_versions_that_are_none_are_not_found(repo: Path) -> None:
@@ -513,22 +548,3 @@ def test_no_request_keeps_a_model_in_a_cycle(ask: Callable[[camrt.Explainer], An
     assert explainer() is not None
     lease.release()
     assert explainer() is None and sessions() is None
-
-
-def test_a_lease_is_a_context(repo: Path) -> None:
-    with opened(repo).lease("m") as lease:
-        assert isinstance(lease, Lease) and lease.served.name == "m"
-    with pytest.raises(RuntimeError):
-        _ = lease.served
-
-
-def test_loading_gives_way_and_a_model_s_end_is_followed_by_a_trim(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gave: list[bool] = []
-    trimmed: list[object] = []
-    monkeypatch.setattr(module, "give_way", lambda: gave.append(True))
-    monkeypatch.setattr(module, "trim_after", trimmed.append)
-    registry = Registry(Settings(repository=repo))
-    registry.open()
-    with registry.lease("m") as lease:
-        assert trimmed == [lease.served.explainer] and gave
-    registry.close()

@@ -20,43 +20,14 @@ from PIL import Image
 
 from camrt.errors import CancelledError, DeadlineError, ImageError, LayerError, NumericError, TargetError
 from camrt.image import prepare
-from camrt.server import scheduler as module
+from camrt.server import decoding
 from camrt.server.asks import Ask, Wish
 from camrt.server.faults import BusyError, TooLargeError, UnreadyError
-from camrt.server.observing import Observer
 from camrt.server.pictures import decode_picture
-from camrt.server.scheduler import Answer, Scheduler
+from camrt.server.scheduler import Scheduler
+from camrt.server.tickets import Answer
 from tests import tiny
-from tests.engine.server.watched import PATIENCE, Outcome, Watched, ask, rows, settings, submit, wish
-
-
-class Heard(Observer):
-    """What the scheduler told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-
-    def work(self, held: float) -> None:
-        self.told.append(("work", held))
-
-    def waited(self, seconds: float) -> None:
-        self.told.append(("waited", seconds))
-
-    def ran(self, images: int, model: str, method: str, seconds: float) -> None:
-        self.told.append(("ran", images, model, method))
-
-    def stage(self, stage: str, seconds: float) -> None:
-        self.told.append(("stage", stage))
-
-    def rejected(self, reason: str) -> None:
-        self.told.append(("rejected", reason))
-
-    def cancelled(self, where: str) -> None:
-        self.told.append(("cancelled", where))
-
-    def of(self, kind: str) -> list[Any]:
-        """Return what was told of one kind."""
-        return [told[1:] if len(told) > 2 else told[1] for told in self.told if told[0] == kind]
+from tests.engine.server.watched import PATIENCE, Heard, Outcome, Watched, ask, rows, settings, submit, wish
 
 
 @pytest.fixture
@@ -267,25 +238,6 @@ def test_pictures_are_decoded_as_the_engine_does(scheduler: Scheduler, watched: 
     assert answer.decode_seconds > 0
 
 
-def test_arrays_of_pixels_are_pictures(scheduler: Scheduler, watched: Watched) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 3), np.uint8)
-    answer = submit(scheduler, watched, ask(pixels))[0].wait()
-    assert answer.explanation is not None
-    assert_array_equal(answer.explanation.heatmaps, watched.explain(pixels).heatmaps)
-
-
-def test_a_picture_that_cannot_be_decoded_is_named(scheduler: Scheduler, watched: Watched) -> None:
-    with pytest.raises(ImageError, match="image 1 of 3: "):
-        submit(scheduler, watched, ask((png(0), b"no picture", png(1))))[0].wait()
-    with pytest.raises(ImageError, match="the bytes: not a picture"):
-        submit(scheduler, watched, ask((b"no picture",)))[0].wait()
-    huge = Scheduler(settings(max_pixels=100))
-    with pytest.raises(TooLargeError):
-        submit(huge, watched, ask((png(0),)))[0].wait()
-    huge.close()
-    assert watched.calls == []
-
-
 def test_many_pictures_of_one_do_not_keep_the_decoder_from_others(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +249,7 @@ def test_many_pictures_of_one_do_not_keep_the_decoder_from_others(
         assert go.wait(PATIENCE)
         return decode_picture(content, limits)
 
-    monkeypatch.setattr(module, "decode_picture", noted)
+    monkeypatch.setattr(decoding, "decode_picture", noted)
     scheduler = Scheduler(settings(decoders=1))
     many, one = tuple(png(seed) for seed in range(5)), (png(9),)
     outcomes = [submit(scheduler, watched, ask(many))[0]]
@@ -666,7 +618,7 @@ def test_prepared_inputs_are_checked_once(
         times += 1
         return prepare(images, *args, **kwargs)
 
-    monkeypatch.setattr(module, "prepare", counting)
+    monkeypatch.setattr(decoding, "prepare", counting)
     submit(scheduler, watched, ask())[0].wait()
     assert times == 1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from camrt.server.scheduler import Answer
 from camrt.server.statistics import Statistics
+from camrt.server.tickets import Answer
 from tests.engine.server.small import served
 
 

@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose
 from camrt.errors import CancelledError, DeadlineError, NumericError
 from camrt.server.asks import Ask
 from camrt.server.faults import BusyError, UnreadyError
-from camrt.server.scheduler import Answer, Scheduler
+from camrt.server.scheduler import Scheduler
+from camrt.server.tickets import Answer
 from camrt.server.waiting import wait_for
 from tests import tiny
 from tests.engine.server.watched import PATIENCE, Watched, ask, rows, settings

@@ -12,9 +12,11 @@ import camrt
 from camrt.limits import Cancellation
 from camrt.methods import resolve, validate
 from camrt.server.asks import Ask, Wish
-from camrt.server.registry import Lease, Served
-from camrt.server.scheduler import Answer, Scheduler, Ticket
+from camrt.server.observing import Observer
+from camrt.server.scheduler import Scheduler
+from camrt.server.served import Lease, Served
 from camrt.server.settings import Settings
+from camrt.server.tickets import Answer, Ticket
 from tests import tiny
 
 PATIENCE = 60  # seconds; whatever takes longer has failed
@@ -98,6 +100,35 @@ class Outcome:
             raise self.error
         assert self.answer is not None
         return self.answer
+
+
+class Heard(Observer):
+    """What an observer was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def work(self, held: float) -> None:
+        self.told.append(("work", held))
+
+    def waited(self, seconds: float) -> None:
+        self.told.append(("waited", seconds))
+
+    def ran(self, images: int, model: str, method: str, seconds: float) -> None:
+        self.told.append(("ran", images, model, method))
+
+    def stage(self, stage: str, seconds: float) -> None:
+        self.told.append(("stage", stage))
+
+    def rejected(self, reason: str) -> None:
+        self.told.append(("rejected", reason))
+
+    def cancelled(self, where: str) -> None:
+        self.told.append(("cancelled", where))
+
+    def of(self, kind: str) -> list[Any]:
+        """Return what was told of one kind."""
+        return [told[1:] if len(told) > 2 else told[1] for told in self.told if told[0] == kind]
 
 
 def wish(method: str = "gradcam", **options: object) -> Wish:
