@@ -73,8 +73,7 @@ def _run(program: Program, size: int, **feeds: Array) -> dict[str, Array]:
     """Run a program over all rows, some at a time; the last ones are filled up by the first."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    model = program.model if isinstance(program.model, bytes) else str(program.model)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = program.open_in(onnxruntime, options, providers=["CPUExecutionProvider"])
     count = len(next(iter(feeds.values())))
     parts: dict[str, list[Array]] = {name: [] for name in program.outputs}
     for i in range(0, count, size):

@@ -81,8 +81,9 @@ def split(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
         if array.dtype.kind not in "biuf":  # ONNX Runtime takes NumPy's own types alone
             continue
         weights[name] = np.ascontiguousarray(array)
-        value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name)
-    return ir.to_proto(model).SerializeToString(), weights
+        shape = ir.Shape(array.shape)
+        value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name)
+    return bytes(ir.to_proto(model).SerializeToString()), weights
 
 
 def joined(program: Program) -> onnx.ModelProto:

@@ -222,7 +222,7 @@ class _Given:
 
 def _written(proto: onnx.ModelProto) -> bytes:
     """Write a model out."""
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def _too_large(why: str) -> ModelError:

@@ -160,7 +160,14 @@ def randomised(classifier: Classifier, layers: Sequence[str], seed: int = 0) -> 
     for name in dict.fromkeys(layers):
         _draw(model.graph, known[name], seed)
     place = classifier.model.graph.outputs.index(classifier.logits)
-    return replace(classifier, model=model, x=model.graph.inputs[0], logits=model.graph.outputs[place], given=b"")
+    return replace(
+        classifier, model=model, x=model.graph.inputs[0], logits=model.graph.outputs[place], given=_not_given
+    )
+
+
+def _not_given() -> bytes:
+    """Say that nobody gave this model: there is nothing to compare it with."""
+    raise ModelError("a model with weights drawn anew has no file that it could be compared with")
 
 
 def _draw(graph: ir.Graph, layer: WeightLayer, seed: int) -> None:

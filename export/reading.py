@@ -134,7 +134,9 @@ def _check_text(message: Message, title: str) -> None:
 def _texts_of(tensor: onnx.TensorProto) -> Iterator[tuple[FieldDescriptor, Any]]:
     """Yield what names a tensor: to list its fields would copy its numbers."""
     for entry in onnx.TensorProto.DESCRIPTOR.fields:
-        if entry.type == FieldDescriptor.TYPE_STRING or (entry.type == FieldDescriptor.TYPE_MESSAGE and entry.is_repeated):
+        if entry.type == FieldDescriptor.TYPE_STRING or (
+            entry.type == FieldDescriptor.TYPE_MESSAGE and entry.is_repeated
+        ):
             yield entry, getattr(tensor, entry.name)
 
 

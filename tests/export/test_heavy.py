@@ -26,7 +26,13 @@ from tests.export.onnx_text import CONV, HEAD, tiny
 X = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
 TARGET = np.array([4, -1, 0])
 FEEDS = {"x": X, "target": TARGET, "seed": np.eye(5, dtype=np.float32)[TARGET]}
-KINDS = [("forward", ()), ("gradient", ("a",)), ("map_gradcam", ("a",)), ("seeded_gradient", ("a",)), ("input_gradient", ())]
+KINDS = [
+    ("forward", ()),
+    ("gradient", ("a",)),
+    ("map_gradcam", ("a",)),
+    ("seeded_gradient", ("a",)),
+    ("input_gradient", ()),
+]
 
 
 @pytest.fixture
@@ -53,7 +59,9 @@ def test_a_program_computes_the_same_with_its_weights_beside_it(
     want_proto, got_proto = onnx.load_from_string(whole.model), joined(apart)  # type: ignore[arg-type]
     for proto in (want_proto, got_proto):
         onnx.checker.check_model(proto)
-    kept = [{t.name: onnx.numpy_helper.to_array(t).tobytes() for t in p.graph.initializer} for p in (want_proto, got_proto)]
+    kept = [
+        {t.name: onnx.numpy_helper.to_array(t).tobytes() for t in p.graph.initializer} for p in (want_proto, got_proto)
+    ]
     assert kept[0] == kept[1]
 
 
@@ -127,7 +135,9 @@ def test_what_is_beyond_one_message_is_compared_with_its_file(tmp_path: Path, mo
     assert export(path, tmp_path / "bundle").manifest.verification["parity"]["max_rel"] < 1e-6
     for source, options in ((path, {"output": "a2"}), (tiny(), {})):
         path.write_bytes(tiny(f"{CONV} {HEAD} a2 = Identity(y)"))
-        with pytest.raises(ModelError, match="beyond the 2 GiB of one message, and for its .* export it anew at opset 18"):
+        with pytest.raises(
+            ModelError, match=r"beyond the 2 GiB of one message, and for its .* export it anew at opset 18"
+        ):
             load(source, **options).given()  # type: ignore[arg-type]
 
 

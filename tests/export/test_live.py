@@ -11,7 +11,7 @@ import pytest
 
 from camrt.errors import LayerError, ModelError
 from camrt.export import open_model
-from camrt.export.live import Live, manifest_of
+from camrt.export.live import manifest_of
 from camrt.export.load import load
 from tests.export import integers
 from tests.export.onnx_text import CONV, HEAD, tiny, tokens
