@@ -7,7 +7,7 @@ Turn a classifier into the programs a class activation map needs.
     layers     which tensors can be explained                   names   how they may be called
     default    which of them is explained                   reach   what of a tensor reaches the logits
     vjp/       the gradient rule table, one file a family       backward  the sweep through it
-    programs   graphs cut and grown for one purpose             verify  run them, compare
+    programs/  graphs cut and grown for one purpose             verify  run them, compare
     live       programs from memory        write, bundle  programs in a folder        from_torch  nn.Module in
     manifest   what is known of a model    maps/          methods inside the graph, one file a family
     explained  model and explanation in one file

@@ -147,7 +147,7 @@ def _plan(kinds: Iterable[str], layers: Sequence[str]) -> list[tuple[str, tuple[
             plan.append((kind, ()))
             continue
         plan += [(kind, (layer,)) for layer in layers]
-        if len(layers) > 1 and not kind.startswith(("tail", "map_", "relevance", "lift", "attention")):
+        if len(layers) > 1 and (KINDS | ON_REQUEST)[kind].layers == "several":
             plan.append((kind, tuple(layers)))
     return plan
 

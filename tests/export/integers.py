@@ -11,7 +11,7 @@ import onnx.parser
 import onnx_ir as ir
 
 from camrt.export.load import Classifier
-from camrt.export.programs import _Draft
+from camrt.export.programs.draft import Draft
 
 __all__ = ["HEAD", "STEM", "WEIGHTS", "quantised", "twin_alone"]
 
@@ -64,6 +64,6 @@ def quantised(body: str, weights: Mapping[str, Any], *, opset: int = 18, y: str 
 
 def twin_alone(classifier: Classifier) -> bytes:
     """Return the float twin from the image to its logits, rounding by itself, the given model left out."""
-    draft = _Draft(classifier, ())
+    draft = Draft(classifier, ())
     draft.inputs["x"], draft.outputs["logits"] = draft.x, draft.logits
     return bytes(ir.to_proto(draft.finish("twin")).SerializeToString())
