@@ -124,7 +124,13 @@ def find_blocks(graph: ir.Graph, x: ir.Value, logits: ir.Value, layer: Layer) ->
 
 
 def block_maps(
-    e: Emit, graph: ir.Graph, logits: ir.Value, seed: ir.Value, tower: Tower, last: int | None = None
+    e: Emit,
+    graph: ir.Graph,
+    logits: ir.Value,
+    seed: ir.Value,
+    tower: Tower,
+    last: int | None = None,
+    prefix: str = "block",
 ) -> ir.Value:
     """
     Emit the maps of blocks: the positive part of the gradient of each block's score at its own attention.
@@ -143,6 +149,8 @@ def block_maps(
         As `find_blocks` gives it.
     last : int, optional
         How many of the last blocks; all without it.
+    prefix : str, default "block"
+        What the names of new nodes begin with; no other call on the same graph may have it.
 
     Returns
     -------
@@ -159,7 +167,7 @@ def block_maps(
     maps = []
     for index, block in enumerate(chosen):
         scores = second_run(graph, e, stream, _copies_of_mean(e, block.output, tower.axis), logits)[logits]
-        (g,) = sweep(graph, {scores: seed}, [block.attention], RULES, prefix=f"block{index}")
+        (g,) = sweep(graph, {scores: seed}, [block.attention], RULES, prefix=f"{prefix}{index}")
         if g is None:
             raise LayerError(f"no gradient flows from the logits back to the attention {block.attention.name!r}")
         maps.append(_drawn(e, g, tower))

@@ -55,4 +55,6 @@ def maps_of_blocks(draft: Draft, layer: Layer, seed: ir.Value, last: int | None 
         Of shape (N, blocks, h, w).
     """
     tower = find_blocks(draft.graph, draft.x, draft.logits, layer)
-    return block_maps(draft.emit, draft.graph, draft.logits, seed, tower, last)
+    place = draft.layers.index(layer)
+    prefix = f"layer{place}/block" if place else "block"
+    return block_maps(draft.emit, draft.graph, draft.logits, seed, tower, last, prefix)

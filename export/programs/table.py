@@ -14,6 +14,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from camrt.errors import LayerError
+
 from ..load import Classifier
 from ..manifest import Layer, Program
 from ..maps import MAPS
@@ -108,12 +110,15 @@ def build(classifier: Classifier, kind: str, layers: Sequence[Layer] = ()) -> tu
     MissingRuleError
         If a gradient has to pass an operator that has no rule.
     LayerError
-        If no gradient flows to a layer.
+        If no gradient flows to a layer, or there are more or fewer layers than such a program is of.
 
     Notes
     -----
     Cost: a copy of the graph (weights are shared) and one sweep.
     """
+    wanted = _TABLE[kind].layers
+    if (wanted == "one" and len(layers) != 1) or (wanted == "several" and not layers):
+        raise LayerError(f"the program {kind} is of {wanted} layer{'s' * (wanted == 'several')}; {len(layers)} came")
     draft = Draft(classifier, layers)
     _TABLE[kind].grow(draft)
     model = draft.finish(kind)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+import camrt
+from camrt.export.explained import explained_model
 from camrt.export.live import open_model
 from tests.export.judge import run_program
 from tests.export.onnx_text import tokens
@@ -40,3 +45,14 @@ def test_a_model_of_one_block_has_one_map_either_way() -> None:
     two, every = (run_program(live.program(kind, ["n0"]), x=x, seed=SEED) for kind in ("attention", "attention_all"))
     assert two["maps"].shape == (3, 1, 4, 4)
     np.testing.assert_array_equal(two["maps"], every["maps"])
+
+
+def test_a_model_that_explains_itself_by_two_layers_gives_what_the_engine_does(tmp_path: Path) -> None:
+    data, layers = tokens(3), ["n0", "n2"]
+    explainer = camrt.load(data)
+    x = picture(open_model(data))
+    want = explainer.explain(x, method="legrad", layer=layers, target=1)
+    file = explained_model(data, tmp_path / "model.onnx", method="legrad", layer=layers)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (heatmap,) = session.run(["heatmap"], {"x": x, "target": np.ones(len(x), np.int64)})
+    np.testing.assert_allclose(heatmap.reshape(want.heatmaps[:, 0].shape), want.heatmaps[:, 0], atol=1e-5)

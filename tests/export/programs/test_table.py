@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from camrt.errors import LayerError
 from camrt.export.live import open_model
 from camrt.export.load import load
 from camrt.export.maps import MAPS
 from camrt.export.programs import EXPLAINED, KINDS, ON_REQUEST, WITHOUT_LAYER, build
 from camrt.export.write import export
 from tests.export.judge import run_program
+from tests.export.onnx_text import tiny
 from tests.export.programs.models import MODELS
 from tests.export.propagation.runs import MODELS as PROPAGATED
 from tests.export.propagation.runs import SEED, behind, picture
@@ -85,6 +88,21 @@ def test_building_leaves_the_classifier_as_it_was(kind: str) -> None:
     before = state()
     build(classifier, kind, layers)
     assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "said"),
+    [
+        ("tail", ["a", "p"], "the program tail is of one layer; 2 came"),
+        ("map_gradcam", [], "the program map_gradcam is of one layer; 0 came"),
+        ("features", [], "the program features is of several layers; 0 came"),
+    ],
+)
+def test_a_program_of_more_or_fewer_layers_is_refused(kind: str, layers: list[str], said: str) -> None:
+    live = open_model(tiny())
+    found = [replace(live.manifest.default_layer, name=name) for name in layers]
+    with pytest.raises(LayerError, match=said):
+        build(live.classifier, kind, found)
 
 
 def test_a_bundle_holds_programs_on_request_where_they_are_named(tmp_path: Path) -> None:
