@@ -53,7 +53,7 @@ def own_weights(model: ir.Model) -> None:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.dtype != ir.DataType.STRING:
-            value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
+            value.const_value = ir.Tensor(np.asarray(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
 
 
 def split(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
