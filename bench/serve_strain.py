@@ -228,7 +228,7 @@ def disconnects(stage: Stage) -> list[Row]:
         requests = stage.tensors(server) + stage.pictures(server)
         peak = stage.peak(server, requests, stage.lasting(10.0))
         asked = {"address": server.address, "requests": requests, "at_a_time": CLIENTS, "longest": 2 * CLIENTS / peak}
-        leaving.ask("leave", {**asked, "count": LEAVING // 10})  # pools fill first
+        leaving.ask("leave", {**asked, "count": LEAVING})  # pools fill first, as far as ever so many at a time make them
         _settled(partial(_held, server))
         time.sleep(REST)
         resident, files = server.resident(), server.files()
