@@ -228,7 +228,7 @@ def disconnects(stage: Stage) -> list[Row]:
         requests = stage.tensors(server) + stage.pictures(server)
         peak = stage.peak(server, requests, stage.lasting(10.0))
         asked = {"address": server.address, "requests": requests, "at_a_time": CLIENTS, "longest": 2 * CLIENTS / peak}
-        leaving.ask("leave", {**asked, "count": LEAVING})  # pools fill first, as far as ever so many at a time make them
+        leaving.ask("leave", {**asked, "count": LEAVING})  # pools fill first; a leak shows in the second thousand
         _settled(partial(_held, server))
         time.sleep(REST)
         resident, files = server.resident(), server.files()
