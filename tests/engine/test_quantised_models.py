@@ -75,7 +75,7 @@ def test_top_1_of_twin_and_original_agree_on_95_percent_of_the_pictures(
 ) -> None:
     name = explainer.manifest.default_layer.name
     features, tail = (session(explainer.source.program(kind, [name]).model) for kind in ("features", "tail"))
-    alone, given = session(twin_alone(explainer.source.classifier)), session(explainer.source.classifier.given)
+    alone, given = session(twin_alone(explainer.source.classifier)), session(explainer.source.classifier.given())
     outputs = [value.name for value in features.get_outputs()]
     behind = []
     for i, path in enumerate(pictures(realdata, MODELS[explainer.manifest.model["name"]][1])):
