@@ -25,6 +25,7 @@ __all__ = ["Admission", "Outcome", "Share"]
 
 Outcome = Literal["done", "stopped", "dropped"]
 
+LEAST = 1.0  # forward-equivalents: no request takes less
 FOR_CHEAP = 1 / 8  # of the budget
 SURE = 0.7  # of its time a request may be expected to take; under overload all wait so long, and few should be too late
 MEMORY = 5.0  # seconds after which a measurement of the pace counts for 1/e
@@ -130,7 +131,7 @@ class Admission:
             If not even the smallest request would be.
         """
         with self._lock:
-            if self.held >= self._capacity or self._bytes >= self._size:
+            if (self.held and self.held + LEAST > self._capacity) or self._bytes >= self._size:
                 raise self._refused(self._light, "the queue is full")
 
     def take(self, work: float, size: int, *, rate: float, heavy: bool, remaining: float) -> Share:

@@ -1,10 +1,12 @@
 """
-One request on its way: room, model, body, `Ask`, `Answer`; the same for every protocol.
+One request on its way: model, body, `Ask`, `Answer`; the same for every protocol.
 
 ::
 
-    full? --lease--> model --read_body--> bytes --read--> Ask --wait_for--> Answer --write--> response
-    (429)  (404,503)       (413, 415)           (400)         (504, 499)
+    --lease--> model --read_body--> bytes --read--> Ask --wait_for--> Answer --write--> response
+    (404,503)       (413, 415)           (400)         (429, 504, 499)
+
+Where there is no room at all it is refused before that (`camrt.server.access`).
 
 The loop only passes things on: what takes longer than a fraction of a millisecond goes to a thread.
 """
@@ -102,7 +104,6 @@ async def answered(
     """
     arrived = time.monotonic()
     state, told = request.app.state, request.state.told
-    state.scheduler.check_room()
     lease = state.registry.lease(name, version)
     model = lease.served.name, lease.served.version
     told.update(model=model[0], version=model[1])

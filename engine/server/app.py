@@ -103,7 +103,7 @@ def create_app(
     app.state.settings, app.state.registry, app.state.gauges = settings, models, counting
     app.state.scheduler = scheduler or Scheduler(settings, counting)
     app.state.statistics, app.state.draining, app.state.mistake = Statistics(), False, None
-    app.add_middleware(Access, count=counting.request)
+    app.add_middleware(Access, count=counting.request, check_room=lambda: app.state.scheduler.check_room())
     for router in (
         routes_v2.router,  # looked through in this order: what must be quick comes first
         routes_v1.router,

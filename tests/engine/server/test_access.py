@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -12,10 +13,23 @@ import structlog
 
 from camrt.errors import CancelledError, NumericError
 from camrt.server.access import Access, refusal
+from camrt.server.app import create_app
 from camrt.server.faults import BusyError, KeyMissingError
+from camrt.server.settings import Settings
 
 
-def passed(app: Any, headers: tuple[tuple[str, str], ...] = ()) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
+def roomy() -> None:
+    """Find room."""
+
+
+def passed(
+    app: Any,
+    headers: tuple[tuple[str, str], ...] = (),
+    *,
+    verb: str = "POST",
+    path: str = "/",
+    check_room: Callable[[], None] = roomy,
+) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
     """Send one request through, and return what was sent and counted."""
     sent: list[dict[str, Any]] = []
     counted: list[tuple[Any, ...]] = []
@@ -30,8 +44,8 @@ def passed(app: Any, headers: tuple[tuple[str, str], ...] = ()) -> tuple[list[di
         counted.append(told)
 
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": raw}
-    asyncio.run(Access(app, count)(scope, receive, send))
+    scope = {"type": "http", "method": verb, "path": path, "headers": raw}
+    asyncio.run(Access(app, count, check_room)(scope, receive, send))
     return sent, counted
 
 
@@ -99,7 +113,7 @@ def test_other_scopes_pass_untouched() -> None:
         seen.append(scope)
 
     scope = {"type": "lifespan"}
-    asyncio.run(Access(app, lambda *told: None)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(Access(app, lambda *told: None, roomy)(scope, None, None))  # type: ignore[arg-type]
     assert seen == [scope] and scope == {"type": "lifespan"}
 
 
@@ -116,3 +130,34 @@ def test_an_error_becomes_an_answer(error: Exception, status: int, header: tuple
     answer = refusal(error)
     assert answer.status_code == status and answer.headers[header[0]] == header[1]
     assert orjson.loads(answer.body) == {"error": str(error)}
+
+
+def test_every_path_that_brings_work_is_refused_before_its_route_where_there_is_no_room() -> None:
+    """And no other: probes, pages and the repository go on being answered."""
+    paths: dict[str, Any] = create_app(Settings()).openapi()["paths"]
+    found = {True: set(), False: set()}  # type: ignore[var-annotated]
+
+    def full() -> None:
+        raise BusyError("the queue is full", 2.5)
+
+    for path, verbs in paths.items():
+        for verb in verbs:
+            reached: list[str] = []
+
+            async def app(scope: Any, receive: Any, send: Any, reached: list[str] = reached) -> None:
+                reached.append(scope["path"])
+                await good(scope, receive, send)
+
+            real = path.replace("{model}", "m.x").replace("{version}", "3")
+            sent, counted = passed(app, verb=verb.upper(), path=real, check_room=full)
+            assert sent[0]["status"] == counted[0][2] == (200 if reached else 429)
+            if not reached:
+                assert (b"retry-after", b"3") in sent[0]["headers"]
+                assert orjson.loads(sent[1]["body"]) == {"error": "the queue is full"}
+            found[not reached].add((verb, path))
+    assert found[True] == {
+        ("post", path)
+        for path in paths
+        if path.endswith(("/infer", ":predict", ":explain", "/explain", "/invocations"))
+    }
+    assert len(found[True]) == 6

@@ -66,6 +66,18 @@ def test_an_empty_server_takes_whatever_comes() -> None:
     admission.check_room()
 
 
+def test_what_has_no_room_for_one_forward_says_so_before_anything_is_read() -> None:
+    admission = Admission(3.0, 1000)
+    first = take(admission, 1.9)
+    admission.check_room()
+    second = take(admission, 0.2)
+    with pytest.raises(BusyError, match="the queue is full"):  # 2.1 of 3
+        admission.check_room()
+    admission.give_back(second, "done")
+    admission.check_room()
+    admission.give_back(first, "done")
+
+
 def test_bytes_are_bounded_too() -> None:
     admission = Admission(100.0, 1000)
     first = take(admission, 1, size=600)
