@@ -117,9 +117,7 @@ class Session:
         device: Device | None = None,
     ) -> None:
         ort = runtime()
-        self.program = replace(
-            program, model=b""
-        )  # weights beside the graph are the session's too; a whole graph is not
+        self.program = replace(program, model=b"")  # not the graph; weights that lie beside it are the session's too
         require(ort, providers)
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -21,6 +21,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from camrt.errors import LayerError, MethodError, ModelError, OutputError
 
@@ -200,7 +201,7 @@ def _serialised(model: ir.Model) -> bytes:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto)
         return bytes(proto.SerializeToString())
-    except ValueError as error:
+    except (EncodeError, ValueError) as error:
         raise ModelError(
             "the model with its weights is larger than the 2 GiB one .onnx file may hold: export a bundle with "
             "`camrt export`, whose weights lie in a file of their own"

@@ -25,6 +25,7 @@ from functools import lru_cache
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, defs, helper, numpy_helper
 
 from camrt.errors import ModelError
@@ -96,7 +97,7 @@ class Half:
             raise ModelError("float16 was asked for, and the model has no convolution or matrix product to narrow")
         try:
             return replace(program, model=bytes(model.SerializeToString()), weights={})
-        except ValueError as error:
+        except (EncodeError, ValueError) as error:
             raise ModelError("the model is larger than the 2 GiB one message may hold: run it in float32") from error
 
     def offers(self, kind: str, layers: Sequence[str] = ()) -> bool:

@@ -194,7 +194,7 @@ def load(
 class _Given:
     """Reads a model once more, as it was given."""
 
-    source: str | Path | bytes
+    source: str | Path | bytes = field(repr=False)
     sha256: str
     output: str | None
     input: str | None

@@ -88,7 +88,7 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     model: bytes | Path = field(repr=False)
-    weights: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    weights: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def open_in(self, runtime: Any, options: Any, **arguments: Any) -> Any:
         """

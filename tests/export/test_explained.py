@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx.reference import ReferenceEvaluator
 
 import camrt
@@ -215,3 +216,15 @@ def test_a_disk_that_is_full_leaves_nothing_and_the_old_file_whole(
     monkeypatch.undo()
     with pytest.raises(OutputError, match="cannot be written"):
         explained_model(tiny.gap(), tmp_path / "nowhere" / "explained.onnx")
+
+
+def test_what_does_not_fit_one_message_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def _full(_: object) -> None:
+        raise EncodeError("Failed to serialize proto")
+
+    monkeypatch.setattr(onnx.checker, "check_model", lambda proto: _full(proto) if "heatmap" in str(proto) else None)
+    with pytest.raises(ModelError, match=r"larger than the 2 GiB one .onnx file may hold: export a bundle"):
+        explained_model(tiny.gap(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

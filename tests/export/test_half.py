@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, numpy_helper
 
 from camrt.errors import ModelError
-from camrt.export import export, open_model
+from camrt.export import export, half, open_model
 from camrt.export.bundle import read
 from camrt.export.half import KEPT, NARROWED, Half, narrow
 from tests import tiny
@@ -190,3 +191,14 @@ def test_a_bundle_is_narrowed_like_the_model_it_was_made_of(tmp_path: Path) -> N
     assert sources[0].manifest.default_layer == sources[1].manifest.default_layer
     assert sources[1].resolve(sources[0].manifest.default_layer.name).default
     assert not sources[1].offers("lift", ())
+
+
+def test_what_does_not_fit_one_message_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Huge:
+        def SerializeToString(self) -> bytes:
+            raise EncodeError("Failed to serialize proto")
+
+    monkeypatch.setattr(half, "joined", lambda program: Huge())
+    monkeypatch.setattr(half, "narrow", lambda model: 1)
+    with pytest.raises(ModelError, match="larger than the 2 GiB one message may hold: run it in float32"):
+        Half(open_model(tiny_text())).program("forward")

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from camrt.errors import CamrtError, ModelError
+from camrt.export import reading
 from camrt.export.load import load
 from camrt.export.reading import tensors
 from tests.export.onnx_text import CONV, HEAD, tiny
@@ -225,3 +226,15 @@ def test_every_tensor_is_found_also_inside_branches() -> None:
         onnx.helper.make_node("If", ["c"], ["z"], then_branch=branch("yes"), else_branch=branch("no"))
     )
     assert {t.name for t in tensors(model)} == {"w1", "b1", "w2", "b2", "yes", "no"}
+
+
+def test_a_model_is_checked_without_its_large_weights_and_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_LARGE", 1)
+    proto, _ = reading.read(tiny())
+    given = onnx.load_from_string(tiny())
+    assert [t.SerializeToString() for t in proto.graph.initializer] == [
+        t.SerializeToString() for t in given.graph.initializer
+    ]
+    given.graph.node[1].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match="is not a valid ONNX model"):
+        reading.read(given.SerializeToString())

@@ -258,3 +258,11 @@ def test_a_constant_cast_to_the_type_of_another_tensor_is_a_constant() -> None:
     held = product.inputs[1]
     assert held is not None and held.const_value is not None
     assert (held.dtype, float(held.const_value.numpy())) == (ir.DataType.FLOAT, 0.5)
+
+
+def test_a_bound_that_is_computed_is_not_taken_for_one_that_is_absent() -> None:
+    """Of Clip the bounds are optional: a constant clipped by an unknown bound is no constant."""
+    body = f"{CONV} low = ReduceMean<keepdims=0>(a) k = Clip(b1, low) s = ReduceSum<keepdims=0>(k) b = Mul(a, s) {HEAD.replace('(a)', '(b)')}"
+    model = ir.from_proto(classifier(body, WEIGHTS))
+    annotate(model, model.graph.inputs[0], [None, 3, 8, 8])
+    assert "Clip" in {node.op_type for node in model.graph}

@@ -161,3 +161,5 @@ def test_every_path_that_brings_work_is_refused_before_its_route_where_there_is_
         if path.endswith(("/infer", ":predict", ":explain", "/explain", "/invocations"))
     }
     assert len(found[True]) == 6
+    sent, _ = passed(good, verb="GET", path="/explain", check_room=full)
+    assert sent[0]["status"] == 200  # brings no work: the router says what is wrong with it

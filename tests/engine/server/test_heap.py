@@ -50,12 +50,12 @@ def test_an_owner_s_end_is_followed_by_a_trim(monkeypatch: pytest.MonkeyPatch) -
 def test_each_busy_time_is_followed_by_one_trim_and_none_comes_while_work_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done, held, trims, turns = 0, 0.0, [], iter(range(1, 12))
+    done, held, at, trims, turns = 0, 0.0, 0, [], iter(range(1, 12))
 
     async def _next_turn(seconds: float) -> None:
         """Let time pass: what is done and held at each turn."""
-        nonlocal done, held
-        turn = next(turns)
+        nonlocal done, held, at
+        at = turn = next(turns)
         done = {1: 0, 2: 3, 3: 5}.get(turn, 9 if turn >= 9 else 5)  # quiet, work, more work, quiet, work again
         held = 2.0 if turn in (3, 4) else 0.0
 
@@ -64,6 +64,6 @@ def test_each_busy_time_is_followed_by_one_trim_and_none_comes_while_work_is_hel
             await heap.trim_when_quiet(lambda: done, lambda: held)
 
     monkeypatch.setattr(heap.asyncio, "sleep", _next_turn)
-    monkeypatch.setattr(heap, "trim", lambda: trims.append(done))
+    monkeypatch.setattr(heap, "trim", lambda: trims.append((at, done)))
     asyncio.run(_run())
-    assert trims == [5, 9]
+    assert trims == [(5, 5), (10, 9)]  # at the first quiet turn without work
