@@ -8,6 +8,7 @@ types, so type checkers see its arrays as NumPy ones.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,16 @@ import numpy.typing as npt
 
 from camrt.errors import InputError, ShapeError
 
-__all__ = ["Array", "DType", "computing_dtype", "is_cupy", "require_indices", "require_same_side", "tolerance"]
+__all__ = [
+    "Array",
+    "DType",
+    "Scratch",
+    "computing_dtype",
+    "is_cupy",
+    "require_indices",
+    "require_same_side",
+    "tolerance",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 DType: TypeAlias = np.dtype[Any]
@@ -150,3 +160,43 @@ def tolerance(dtype: DType) -> float:
         1e-6 in float32, 1e-12 in float64.
     """
     return 1e-12 if dtype == np.float64 else 1e-6
+
+
+class Scratch(threading.local):
+    """
+    Planes that each thread uses again: to have fresh ones mapped for every chunk takes longer than to fill them.
+
+    Parameters
+    ----------
+    most : int
+        Bytes that a thread keeps; larger planes are given back after each call.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept = np.empty(0)
+
+    def planes(self, count: int, size: tuple[int, ...], dtype: DType) -> Array:
+        """
+        Return planes with arbitrary content.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+        size : tuple of int
+            The shape of each.
+        dtype : dtype
+            Their type.
+
+        Returns
+        -------
+        Array, shape (count, ``*size``)
+            C-contiguous; the next call of this thread hands out the same memory.
+        """
+        if self._kept.shape == (count, *size) and self._kept.dtype == dtype:
+            return self._kept
+        planes = np.empty((count, *size), dtype)
+        if planes.nbytes <= self._most:
+            self._kept = planes
+        return planes

@@ -16,7 +16,6 @@ The order of operations is the same on both sides, so NumPy and CUDA give the sa
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias, get_args
@@ -25,7 +24,7 @@ import numpy as np
 
 from camrt.errors import InputError, NumericError, ShapeError
 
-from .array import Array, DType, computing_dtype, is_cupy, require_indices, require_same_side, tolerance
+from .array import Array, DType, Scratch, computing_dtype, is_cupy, require_indices, require_same_side, tolerance
 from .device import Gpu, Kernel
 from .resizing import Align, Samples, resize_plane
 
@@ -269,7 +268,7 @@ def _on_numpy(out: Array, images: Array, which: Array, maps: Array, recipe: _Rec
     noise_of = np.zeros(len(out), np.int64) if recipe.noise_of is None else recipe.noise_of
     size = targets.shape[2:]
     samples = Samples.of(maps.shape[1:], size, recipe.align, dtype)
-    mask, rest, value, spare = _SCRATCH.planes(size, dtype)
+    mask, rest, value, spare = _SCRATCH.planes(4, size, dtype)
     constant = np.zeros(len(out), bool)
     with np.errstate(invalid="ignore", over="ignore"):  # the non-finite cases end as NaN, on purpose
         for row, image in enumerate(which):
@@ -290,21 +289,7 @@ def _on_numpy(out: Array, images: Array, which: Array, maps: Array, recipe: _Rec
     return constant
 
 
-class _Scratch(threading.local):
-    """Planes that each thread uses again: to have fresh ones mapped for every chunk takes longer than to fill them."""
-
-    kept: Array | None = None
-
-    def planes(self, size: tuple[int, ...], dtype: DType) -> Array:
-        """Return four planes with arbitrary content."""
-        if self.kept is not None and self.kept.shape[1:] == size and self.kept.dtype == dtype:
-            return self.kept
-        planes = np.empty((4, *size), dtype)
-        self.kept = planes if planes.nbytes <= KEPT_BYTES else None
-        return planes
-
-
-_SCRATCH = _Scratch()
+_SCRATCH = Scratch(KEPT_BYTES)
 
 
 def _make_mask(mask: Array, spare: Array, values: Array, samples: tuple[Samples, Samples], recipe: _Recipe) -> bool:
@@ -313,7 +298,10 @@ def _make_mask(mask: Array, spare: Array, values: Array, samples: tuple[Samples,
     if recipe.scaling == "before":
         values = values.copy()
         constant = _scale(values, recipe)
-    resize_plane(mask, spare, values, *samples)
+    if values.shape == mask.shape:
+        mask[:] = values
+    else:
+        resize_plane(mask, spare, values, *samples)
     if recipe.scaling in ("after", "range"):
         constant = _scale(mask, recipe)
     if recipe.gain != 1:

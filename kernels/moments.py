@@ -14,7 +14,7 @@ import numpy as np
 
 from camrt.errors import ShapeError
 
-from .array import Array, DType, computing_dtype, is_cupy, require_same_side, tolerance
+from .array import Array, DType, Scratch, computing_dtype, is_cupy, require_same_side, tolerance
 from .device import Gpu, Kernel
 
 __all__ = ["map_means", "pearson", "region_sums"]
@@ -23,6 +23,8 @@ THREADS = 256  # a map is one block; moments.cu has it too
 PEARSON = Kernel("moments", "pearson", (THREADS,))
 REGION_SUMS = Kernel("moments", "region_sums", (THREADS,))
 MAP_MEANS = Kernel("moments", "map_means", (THREADS,))
+KEPT_BYTES = 16 * 2**20  # two maps of 1024 x 1024 in float64
+_SCRATCH = Scratch(KEPT_BYTES)
 
 
 def pearson(a: Array, b: Array) -> tuple[Array, Array]:
@@ -168,26 +170,31 @@ def _sum(values: Array) -> float:
 def _pearson_on_numpy(a: Array, b: Array) -> tuple[Array, Array]:
     """Compute `pearson` row by row."""
     r, constant = np.zeros(len(a)), np.zeros(len(a), bool)
+    u, v = _SCRATCH.planes(2, a.shape[1:], np.dtype(np.float64))
     for row, pair in enumerate(zip(a, b, strict=True)):
-        (u, u_flat), (v, v_flat) = (_centred(values) for values in pair)
-        constant[row] = u_flat or v_flat
+        constant[row] = any(_centre(values, centred) for values, centred in zip(pair, (u, v), strict=True))
         if not constant[row]:
-            r[row] = _sum(u * v) / np.sqrt(_sum(u * u) * _sum(v * v))
+            across, *squares = (np.einsum("i,i->", *two) for two in ((u, v), (u, u), (v, v)))
+            r[row] = across / np.sqrt(squares[0] * squares[1])
     return r.clip(-1, 1), constant
 
 
-def _centred(values: Array) -> tuple[Array, bool]:
-    """Return a row less its mean in units of its span, and whether it is constant; NaN where it is not finite."""
+def _centre(values: Array, centred: Array) -> bool:
+    """Write a row less its mean in units of its span, NaN where it is not finite; tell whether it is constant."""
     bound = tolerance(np.promote_types(values.dtype, np.float32))
-    exact = np.ascontiguousarray(values, np.float64)
-    low, high = float(exact.min()), float(exact.max())
+    low, high = float(values.min()), float(values.max())
     span = high - low
     if not np.isfinite(span):
-        return np.full_like(exact, np.nan), False
+        centred.fill(np.nan)
+        return False
     if span <= bound * max(abs(low), abs(high)):
-        return exact, True
-    shifted = (exact - low) / span
-    return shifted - _sum(shifted) / shifted.size, False
+        return True
+    centred[:] = values
+    if low != 0 or span != 1:  # as heatmaps have them
+        centred -= low
+        centred /= span
+    centred -= _sum(centred) / centred.size
+    return False
 
 
 def _regions_on_numpy(maps: Array, regions: Array) -> tuple[Array, Array]:

@@ -12,13 +12,14 @@ import numpy as np
 
 from camrt.errors import ShapeError
 
-from .array import Array, is_cupy, require_indices, require_same_side
+from .array import Array, Scratch, is_cupy, require_indices, require_same_side
 from .device import Gpu, Kernel
 from .masking import as_bytes, axis_steps, checked_buffer
 
 __all__ = ["fill_swapped"]
 
 THREADS = 256  # values a block; swapping.cu reads it from blockDim
+KEPT_BYTES = 16 * 2**20  # per thread; a picture of 800 x 800 in float32
 FILL_SWAPPED = Kernel("swapping", "fill_swapped", (THREADS,))
 
 
@@ -104,6 +105,9 @@ def fill_swapped(
         _on_numpy(out, images, which, ranks, of, start, stop, substrates, channels_last)
 
 
+_RANKS, _BITS = Scratch(KEPT_BYTES), Scratch(KEPT_BYTES)
+
+
 def _on_numpy(
     out: Array,
     images: Array,
@@ -121,18 +125,21 @@ def _on_numpy(
         np.moveaxis(array, -1, 1) if channels_last else array
         for array in (out.view(bits), images.view(bits), np.broadcast_to(substrates, images.shape).view(bits))
     )
-    begun, ended = np.empty(ranks.shape[1:], bool), np.empty(ranks.shape[1:], bool)
-    mask, blend = np.empty(ranks.shape[1:], bits), np.empty(ranks.shape[1:], bits)
-    change, of_image = np.empty(sources.shape[1:], bits), -1
+    size = ranks.shape[1:]
+    ended, begun = _RANKS.planes(2, size, ranks.dtype)
+    mask, blend, *change = _BITS.planes(2 + sources.shape[1], size, bits)
+    of_image = -1
     for row, (image, order) in enumerate(zip(which.tolist(), of.tolist(), strict=True)):
         if image != of_image:  # the same for every row of an image
-            np.bitwise_xor(sources[image], shown[image], out=change)
+            for swap, source, other in zip(change, sources[image], shown[image], strict=True):
+                np.bitwise_xor(source, other, out=swap)
             of_image = image
-        np.less(ranks[order], int(stop[row]), out=ended)
-        if start[row] > 0:
-            np.logical_and(ended, np.greater_equal(ranks[order], int(start[row]), out=begun), out=ended)
-        np.copyto(mask, ended)
-        np.negative(mask, out=mask)  # all bits where the pixel is swapped
+        first, last = (min(max(int(bound[row]), 0), ended.size) for bound in (start, stop))
+        np.subtract(ranks[order], last, out=ended)  # below 0 where the rank is below `stop`
+        if first > 0:
+            ended &= np.subtract(first - 1, ranks[order], out=begun)
+        ended >>= 31  # the sign in every bit
+        mask[:] = ended
         for source, swap, target in zip(sources[image], change, targets[row], strict=True):
             np.bitwise_xor(source, np.bitwise_and(swap, mask, out=blend), out=target)
 

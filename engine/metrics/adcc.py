@@ -34,6 +34,7 @@ from .table import Field, Metric, register
 __all__ = ["adcc", "adcc_of_means", "coherency", "complexity", "harmonic_mean"]
 
 SHOWN = Masked(HIDDEN)
+LEAST = 5e-324  # the smallest number above 0
 EFFECTIVE = 1e-5  # pixels above it count as used (Nguyen and Martinez 2020, as Quantus has it)
 
 
@@ -290,7 +291,7 @@ def coherency_values(case: Case, *, variant: str) -> dict[str, Array]:
                 "camrt.evaluate and a method with a map at one layer, or the official variant"
             )
         first, second = (namespace(raw).maximum(raw, 0) if case.relu else raw for raw in (case.raw, again.raw))
-    r, flat = (on_host(found) for found in kernels.pearson(first, second))
+    r, flat = case.once(f"coherency {variant}", lambda: tuple(map(on_host, kernels.pearson(first, second))))
     return {"coherency": np.where(flat, 0.0, (r + 1) / 2), "coherency.degenerate": flat.astype(np.float64)}
 
 
@@ -311,7 +312,7 @@ def complexity_values(case: Case, *, variant: str) -> dict[str, Array]:
         ``complexity``, ``complexity.entropy`` and ``complexity.effective`` (N,).
     """
     return {
-        "complexity": _mean(case.heat),
+        "complexity": case.once("mean", lambda: _mean(case.heat)),
         "complexity.entropy": _entropy(case.heat),
         "complexity.effective": on_host((case.heat > EFFECTIVE).sum((1, 2))).astype(np.float64),
     }
@@ -335,7 +336,7 @@ def adcc_values(case: Case, *, variant: str) -> dict[str, Array]:
     """
     parts = {
         "adcc.coherency": coherency_values(case, variant="official")["coherency"],
-        "adcc.complexity": _mean(case.heat),
+        "adcc.complexity": case.once("mean", lambda: _mean(case.heat)),
         "adcc.drop": drop_values(case, variant="paper")["average_drop"],
     }
     return {"adcc": _adcc(parts), **parts}
@@ -374,11 +375,16 @@ def _mean(heat: Array) -> Floats:
 def _entropy(heat: Array) -> Floats:
     """Return the entropy, in nats, of each map as a distribution over pixels; 0 for a map of zeros."""
     xp = namespace(heat)
-    flat = heat.reshape(len(heat), -1).astype(np.float64)
-    whole = flat.sum(1, keepdims=True)
-    share = flat / xp.where(whole > 0, whole, 1)
-    entropy: Floats = on_host(-(share * xp.log(xp.where(share > 0, share, 1))).sum(1))
-    return entropy + 0.0  # a one-hot map's is no negative zero
+    whole, within = xp.zeros(len(heat)), xp.zeros(len(heat))
+    for row, one in enumerate(heat):  # map by map, which keeps the work in the cache
+        values = one.astype(np.float64).reshape(-1)
+        logs = xp.maximum(values, LEAST)  # zero times that logarithm is zero
+        xp.log(logs, out=logs)
+        logs *= values
+        whole[row], within[row] = values.sum(), logs.sum()
+    share = xp.where(whole > 0, whole, 1)
+    entropy: Floats = on_host(xp.maximum(xp.log(share) - within / share, 0))
+    return entropy
 
 
 def _fraction(name: str, value: Any) -> Floats:

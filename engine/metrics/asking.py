@@ -9,7 +9,9 @@ depend on the picture once for the whole batch. Of each row three numbers leave 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,17 +20,18 @@ import numpy.typing as npt
 from camrt import kernels
 
 from ..device import on_host
-from ..errors import NumericError
+from ..errors import NumericError, TargetError
 from ..limits import UNLIMITED, Limits
 from ..methods.arrays import namespace
 from ..planner import Job
 from .case import Scores
-from .changes import Change, Imputed, Randomised, Swapped, Whole, depends_on_map
+from .changes import Change, Clean, Imputed, Randomised, Swapped, Whole, depends_on_map
 from .filling import Pictures, Row
 
-__all__ = ["ask", "is_common", "ranked", "scores_of"]
+__all__ = ["ask", "ask_predicted", "is_common", "ranked", "scores_of"]
 
 Array = npt.NDArray[Any]
+WAITING = 2**20  # bytes of logits that wait to be scored together
 
 
 def ask(
@@ -64,43 +67,150 @@ def ask(
     ------
     NumericError
         If the model gives NaN or infinity; the message names the change.
+    TargetError
+        If the model has no such class.
 
     Notes
     -----
     Cost: as many forwards as `camrt.metrics.plan` counts.
     """
+    return _asked(pictures, np.asarray(classes, np.int64), wanted, limits, tell)[0]
+
+
+def ask_predicted(
+    pictures: Pictures, wanted: Sequence[Iterable[Change]]
+) -> tuple[list[dict[Change, Scores]], npt.NDArray[np.int64]]:
+    """
+    Do as `ask` for the classes that the model predicts; the clean pictures fill chunks together with the others.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        The batch of N images and the maps of M methods.
+    wanted : sequence of iterable of Change
+        As in `ask`; `Clean` is asked in any case.
+
+    Returns
+    -------
+    found : list of dict of Change to Scores
+        One entry a method, of `Clean` as well.
+    classes : ndarray of int64, shape (N,)
+        What the model predicts.
+
+    Raises
+    ------
+    NumericError
+        If the model gives NaN or infinity; the message names the change.
+    """
+    return _asked(pictures, None, [[Clean(), *changes] for changes in wanted])
+
+
+def _asked(
+    pictures: Pictures,
+    classes: npt.NDArray[np.int64] | None,
+    wanted: Sequence[Iterable[Change]],
+    limits: Limits = UNLIMITED,
+    tell: Callable[[int], None] | None = None,
+) -> tuple[list[dict[Change, Scores]], npt.NDArray[np.int64]]:
+    """Score changed pictures for some classes; without any, for those of the clean pictures, which are among them."""
     n = len(pictures.x)
-    rows, keys = _rows(wanted, n)
-    classes = np.asarray(classes, np.int64)
-    log_p, log_rest, hit = np.zeros((len(keys), n)), np.zeros((len(keys), n)), np.zeros((len(keys), n), bool)
-    sheet = np.array([keys[_key(row)] for row in rows], np.int64)  # a row's answer goes there, to its image's place
-    image = np.array([row.image for row in rows], np.int64)
-    common = np.array([is_common(row.change) for row in rows], bool)
+    rows, places, keys = _rows(wanted, n)
+    sheet = _Sheet(rows, places, (len(keys), n), classes)
 
     def _fill(buffer: Array, start: int, stop: int) -> None:
         pictures.fill(buffer, rows[start:stop])
 
-    def _take(start: int, stop: int, logits: Array) -> None:
-        to, of, row = sheet[start:stop], image[start:stop], np.arange(stop - start)
-        if (shared := common[start:stop]).any():  # a row that answers for every image, each with its own class
-            row = np.repeat(row, np.where(shared, n, 1))
-            of = np.concatenate([np.arange(n) if every else [one] for every, one in zip(shared, of, strict=True)])
-            to, logits = to[row], logits[namespace(logits).asarray(row)]
-        found = [on_host(part) for part in kernels.log_scores(logits, namespace(logits).asarray(classes[of]))]
-        if (bad := np.isnan(found[0])).any():
-            change = rows[start + int(row[bad.argmax()])].change
-            raise NumericError(
-                f"the model gave NaN or infinite logits for {change}: check its weights, or run it in float32"
-            )
-        log_p[to, of], log_rest[to, of], hit[to, of] = found
-
     if rows:
-        pictures.model.planner(pictures.x).run(Job(len(rows), _fill, _take, limits, tell=tell))
-    finished = {key: Scores(log_p[place], log_rest[place], hit[place]) for key, place in keys.items()}
+        pictures.model.planner(pictures.x).run(Job(len(rows), _fill, sheet.take, limits, tell=tell))
+        sheet.score()
+    found = [Scores(*parts) for parts in zip(sheet.log_p, sheet.log_rest, sheet.hit, strict=True)]
     return [
-        {change: finished[(change, method if depends_on_map(change) else 0)] for change in dict.fromkeys(changes)}
+        {change: found[keys[change, method if depends_on_map(change) else 0]] for change in dict.fromkeys(changes)}
         for method, changes in enumerate(wanted)
-    ]
+    ], sheet.classes
+
+
+class _Sheet:
+    """
+    Where answers are written down.
+
+    Logits wait until there are many of them: to score those of one chunk takes as long as to score a hundred rows, and
+    on a device it would be waited for.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        What is run.
+    places : sequence of int
+        For each row, where on the sheet its answer goes.
+    shape : tuple of int
+        How many places there are, and N images.
+    classes : ndarray of int64, shape (N,), optional
+        The class whose score is wanted of each image; what the model predicts for the clean pictures where None.
+
+    Raises
+    ------
+    TargetError
+        If the model turns out to have no such class.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        places: Sequence[int],
+        shape: tuple[int, int],
+        classes: npt.NDArray[np.int64] | None,
+    ) -> None:
+        self._rows = rows
+        self._place = np.array(places, np.int64)
+        self._image = np.array([row.image for row in rows], np.int64)
+        self._is_common = np.array([is_common(row.change) for row in rows], bool)
+        self._is_clean = np.array([isinstance(row.change, Clean) for row in rows], bool)
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[int, Array]] = []  # a first row, and logits
+        self._unknown = 0 if classes is not None else shape[1]  # clean pictures whose class has not been predicted yet
+        self.classes = np.zeros(shape[1], np.int64) if classes is None else classes
+        self.log_p, self.log_rest, self.hit = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+
+    def take(self, start: int, stop: int, logits: Array) -> None:
+        """Keep the logits of some rows, and score all that wait if they are many."""
+        with self._lock:
+            if self._unknown and (clean := self._is_clean[start:stop]).any():
+                self.classes[self._image[start:stop][clean]] = on_host(logits.argmax(1))[clean]
+                self._unknown -= int(clean.sum())
+            elif not self._unknown and self.classes.max(initial=0) >= logits.shape[1]:
+                raise TargetError(f"classes must lie in 0..{logits.shape[1] - 1}; got up to {self.classes.max()}")
+            self._waiting.append((start, logits.copy()))  # what a session gave would keep all of its memory
+            is_due = not self._unknown and sum(part.nbytes for _, part in self._waiting) >= WAITING
+        if is_due:
+            self.score()
+
+    def score(self) -> None:
+        """Write down what waits."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        row = np.concatenate([np.arange(start, start + len(part)) for start, part in waiting])
+        logits = namespace(waiting[0][1]).concatenate([part for _, part in waiting])
+        if (shared := self._is_common[row]).any():  # a row that answers for every image, each with its own class
+            n = len(self.classes)
+            of = np.concatenate(
+                [np.arange(n) if every else [one] for every, one in zip(shared, self._image[row], strict=True)]
+            )
+            again = np.repeat(np.arange(len(row)), np.where(shared, n, 1))
+            row, logits = row[again], logits[namespace(logits).asarray(again)]
+        else:
+            of = self._image[row]
+        asked = namespace(logits).asarray(self.classes[of])
+        log_p, log_rest, hit = (on_host(part) for part in kernels.log_scores(logits, asked))
+        if (bad := np.isnan(log_p)).any():
+            raise NumericError(
+                f"the model gave NaN or infinite logits for {self._rows[row[bad.argmax()]].change}: check its weights, or "
+                "run it in float32"
+            )
+        place = self._place[row]
+        self.log_p[place, of], self.log_rest[place, of], self.hit[place, of] = log_p, log_rest, hit
 
 
 def scores_of(logits: Array, classes: npt.NDArray[np.int64]) -> Scores:
@@ -164,13 +274,8 @@ def ranked(change: Change) -> tuple[str, int]:
     return str(change), 0
 
 
-def _key(row: Row) -> tuple[Change, int]:
-    """Return whose sheet a row's answer goes to."""
-    return row.change, row.method
-
-
-def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], dict[tuple[Change, int], int]]:
-    """Lay out the rows to be run, and number the answers."""
+def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], list[int], dict[tuple[Change, int], int]]:
+    """Lay out the rows to be run; say for each where its answer goes, and number the answers."""
     keys = dict.fromkeys(
         (change, method if depends_on_map(change) else 0) for method, changes in enumerate(wanted) for change in changes
     )
@@ -178,19 +283,13 @@ def _rows(wanted: Sequence[Iterable[Change]], n: int) -> tuple[list[Row], dict[t
         if isinstance(change, Randomised):
             raise TypeError("a randomised model is not asked for scores")
     ordered = sorted(keys, key=lambda key: (type(key[0]).__name__, key[1], ranked(key[0])))
-    rows = [
-        Row(change, image, method)
-        for (_, method), group in _grouped(ordered)
-        for image in range(n)
-        for change, _ in group
-        if image == 0 or not is_common(change)
-    ]
-    return rows, {key: place for place, key in enumerate(keys)}
-
-
-def _grouped(ordered: list[tuple[Change, int]]) -> list[tuple[tuple[str, int], list[tuple[Change, int]]]]:
-    """Group changes of one kind, setting and method."""
-    groups: dict[tuple[str, int], list[tuple[Change, int]]] = {}
-    for change, method in ordered:
-        groups.setdefault((ranked(change)[0], method), []).append((change, method))
-    return list(groups.items())
+    rows: list[Row] = []
+    places: list[int] = []
+    for (method, _), group in groupby(enumerate(ordered), lambda item: (item[1][1], ranked(item[1][0])[0])):
+        changes = [(place, change) for place, (change, _) in group]
+        for image in range(n):
+            for place, change in changes:
+                if image == 0 or not is_common(change):
+                    rows.append(Row(change, image, method))
+                    places.append(place)
+    return rows, places, {key: place for place, key in enumerate(ordered)}

@@ -4,10 +4,10 @@ What a metric judges: one method's maps of a batch, and what the model says abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from .changes import Change
 __all__ = ["Again", "Case", "Ground", "Scores"]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,32 @@ class Case:
     relu: bool = True
     accounted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     shift_means: Mapping[tuple[Change, int], npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """
+        Work something out once for all metrics that need it.
+
+        Parameters
+        ----------
+        name : str
+            What it is called; the same name always stands for the same thing.
+        make : callable
+            How it is made.
+
+        Returns
+        -------
+        object
+            What `make` returned when it was first asked for.
+        """
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[str, Any]:
+        """What `once` has made."""
+        return {}
 
     @cached_property
     def host(self) -> Array:

@@ -18,7 +18,7 @@ from ..device import on_host
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..methods.arrays import namespace
-from ..planner import Job, Planner
+from ..planner import Planner
 
 __all__ = ["Judged", "Model"]
 
@@ -173,34 +173,6 @@ def model_of(given: Judged) -> Model:
     raise InputError(
         f"a model must be a camrt.Explainer or a function from inputs to logits; got {type(given).__name__}"
     )
-
-
-def logits_of(model: Model, x: Array) -> Array:
-    """
-    Run inputs as they are.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    x : ndarray, shape (N, ...)
-        Inputs.
-
-    Returns
-    -------
-    ndarray, shape (N, C)
-        Their logits, on the host.
-    """
-    parts: dict[int, Array] = {}
-
-    def _fill(buffer: Array, start: int, stop: int) -> None:
-        buffer[:] = x[start:stop]
-
-    def _take(start: int, stop: int, logits: Array) -> None:
-        parts[start] = on_host(logits).copy()
-
-    model.planner(x).run(Job(len(x), _fill, _take))
-    return np.concatenate([parts[start] for start in sorted(parts)])
 
 
 def hidden_of(model: Model, mask_space: str, x: Array) -> Array:

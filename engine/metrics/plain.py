@@ -17,11 +17,11 @@ from ..choices import Choice, choose
 from ..device import on_host
 from ..errors import InputError, NumericError, ShapeError, TargetError
 from ..noise import content_ids
-from .asking import ask, scores_of
+from .asking import ask, ask_predicted
 from .case import Again, Case, Ground, Scores
 from .changes import Change, Clean
 from .filling import Pictures
-from .model import Judged, logits_of, model_of
+from .model import Judged, model_of
 from .plan import Plan, plan_of
 from .table import Metric, resolve, validate
 
@@ -260,13 +260,11 @@ def _judged(
     with asked.place() as placed:
         x, heat = placed(x), placed(heat)
         pictures = Pictures(x, [heat], ids, asked, mask_space)
-        if classes is None or asked.classes is None:
-            logits = logits_of(asked, x)
-            given = np.asarray(logits.argmax(1), np.int64) if classes is None else _classes(classes, *logits.shape)
-            found = {**ask(pictures, given, [wanted])[0], Clean(): scores_of(logits, given)}
-        else:  # the clean pictures fill up a chunk with the others
+        if classes is None:
+            (found,), given = ask_predicted(pictures, [wanted])
+        else:
             given = _classes(classes, len(x), asked.classes)
-            found = ask(pictures, given, [[Clean(), *wanted]])[0]
+            (found,) = ask(pictures, given, [[Clean(), *wanted]])
         scores = plan.by_name(found)
         again = plan.by_name(_again(plan.again, pictures, given, explain, choices, placed))
         return _values(choices, _case(heat, given, x, ground, pictures, scores, again))
@@ -338,13 +336,14 @@ def _values(choices: Sequence[Choice[Metric]], case: Case) -> dict[str, Array]:
     return found
 
 
-def _classes(classes: Any, n: int, n_classes: int) -> npt.NDArray[np.int64]:
-    """Check the class given for each image."""
+def _classes(classes: Any, n: int, n_classes: int | None) -> npt.NDArray[np.int64]:
+    """Check the class given for each image, as far as the model's number of classes is known."""
     given = np.asarray(classes)
     if given.shape != (n,) or given.dtype.kind not in "iu":
         raise TargetError(f"classes must be one integer an image, ({n},); got {given.dtype} {given.shape}")
-    if given.size and not (given.min() >= 0 and given.max() < n_classes):
-        raise TargetError(f"classes must lie in 0..{n_classes - 1}; got {given.min()} to {given.max()}")
+    if given.size and not (given.min() >= 0 and (n_classes is None or given.max() < n_classes)):
+        range_ = "be at least 0" if n_classes is None else f"lie in 0..{n_classes - 1}"
+        raise TargetError(f"classes must {range_}; got {given.min()} to {given.max()}")
     return given.astype(np.int64)
 
 

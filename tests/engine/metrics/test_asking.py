@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from camrt.errors import NumericError
-from camrt.metrics.asking import ask, scores_of
+from camrt.errors import NumericError, TargetError
+from camrt.metrics import asking
+from camrt.metrics.asking import ask, ask_predicted, scores_of
 from camrt.metrics.changes import Clean, Masked, Order, Randomised, Shifted, Substrate, Swapped, Whole
 from camrt.metrics.filling import Pictures
 from camrt.metrics.model import Model
@@ -104,3 +105,39 @@ def test_the_clean_picture_may_be_asked_for() -> None:
     at = pictures(counting()[0], [toy.maps()])
     expected = toy.log_softmax(toy.logits(at.x))[np.arange(3), CLASSES]
     np.testing.assert_allclose(ask(at, CLASSES, [[Clean()]])[0][Clean()].log_p, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("waiting", [1, 100, 2**20])
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_predicted_classes_give_the_scores_of_the_same_classes_told(chunk: int, waiting: int, monkeypatch) -> None:
+    monkeypatch.setattr(asking, "WAITING", waiting)  # bytes: after every chunk, now and then, at the end
+    heats, changes = [toy.maps()], [Swapped(Order(), 0, 7, BLACK), Whole(GREY), Masked(GREY)]
+    model, calls = counting(chunk)
+    at = pictures(model, heats)
+    (found,), classes = ask_predicted(at, [changes])
+    np.testing.assert_array_equal(classes, toy.logits(at.x).argmax(1))
+    assert sum(calls) == 3 + 3 + 1 + 3 and len(calls) == -(-10 // chunk)  # the clean pictures beside the others
+    told = ask(pictures(counting(64)[0], heats), classes, [[Clean(), *changes]])[0]
+    assert found.keys() == told.keys()
+    for change, scores in found.items():
+        np.testing.assert_allclose(scores.log_p, told[change].log_p, atol=1e-12)
+        np.testing.assert_allclose(scores.log_rest, told[change].log_rest, atol=1e-12)
+        np.testing.assert_array_equal(scores.hit, told[change].hit)
+
+
+def test_a_class_beyond_those_of_a_function_is_refused() -> None:
+    at = pictures(counting()[0], [toy.maps()])
+    with pytest.raises(TargetError, match=r"0\.\.\d; got up to 77"):
+        ask(at, np.array([0, 77, 1]), [[Masked(GREY)]])
+
+
+def test_not_a_number_is_told_from_whatever_chunk_it_comes(monkeypatch) -> None:
+    def spoiled(x):
+        logits = toy.logits(x)
+        return np.where((x == 0).all((1, 2, 3))[:, None], np.nan, logits)  # of the grey picture alone
+
+    for waiting in (1, 2**20):
+        monkeypatch.setattr(asking, "WAITING", waiting)
+        at = pictures(counting(2, spoiled)[0], [toy.maps()])
+        with pytest.raises(NumericError, match="Whole"):
+            ask(at, CLASSES, [[Masked(BLACK), Whole(GREY)]])
