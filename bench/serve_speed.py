@@ -98,12 +98,12 @@ def _overhead(stage: Stage, server: Server, inside: Worker, requests: list[str],
     outer, inner = _Side(), _Side()
     times = contest({"http": http, "call": call}, stage.rounds)
     added = [1e3 * (a - b) for a, b in zip(times["http"], times["call"], strict=True)]
-    tails = [1e3 * quantile(side.times, 0.99) for side in (outer, inner)]
+    tails = [[1e3 * quantile(turn, 0.99) for turn in side.turns] for side in (outer, inner)]
     who = f"{clients} clients" if clients > 1 else "1 client"
     goals = (MEDIAN, TAIL) if clients > 1 else (None, None)
     rows = [
         stage.row(f"HTTP adds at p50, {who}", "ms", added, goals[0]),
-        stage.row(f"HTTP adds at p99, {who}", "ms", tails[0] - tails[1], goals[1]),
+        stage.row(f"HTTP adds at p99, {who}", "ms", [a - b for a, b in zip(*tails, strict=True)], goals[1]),
     ]
     for name, side, tail, turns in (("HTTP", outer, tails[0], "http"), ("in-process", inner, tails[1], "call")):
         rows += [

@@ -183,11 +183,9 @@ class Judge:
         method: Choice[Method],
     ) -> Case:
         """Lay out what metrics judge."""
-        asked = {change for change in again if not isinstance(change, Randomised)}
-        known: dict[Change, Scores] = {
-            Clean(): scores_of(drawn.logits, classes),
-            **{c: scores_of(again[c].logits, classes) for c in asked},
-        }
+        said: dict[Change, Array] = {Clean(): drawn.logits}
+        said |= {change: one.logits for change, one in again.items() if not isinstance(change, Randomised)}
+        known = dict(zip(said, scores_of(list(said.values()), classes), strict=True))
         accounts = {}
         if any("raw" in choice.row.needs for choice in self.plan.metrics):
             accounts = accounted(

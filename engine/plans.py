@@ -23,6 +23,7 @@ from .stages import stages_of
 __all__ = ["MASK_SPACES", "Plan", "Plans"]
 
 MASK_SPACES = ("normalised", "raw")
+REMEMBERED = 512  # plans of one model
 _BY_FORWARDS = {"masked_of", "logits_at", "image_gradient_of", "ablated_of", "cells_of"}  # what `camrt.forwards` gives
 
 
@@ -115,7 +116,7 @@ class Plans:
         self.layers = source.manifest.layers
         if layer is not None:
             self.layers = tuple(replace(item, default=item.name == layer.name) for item in self.layers)
-        self._known: dict[tuple[Any, ...], Plan] = {}  # as many as there are methods, layers and settings
+        self._known: dict[tuple[Any, ...], Plan] = {}
 
     def of(
         self,
@@ -141,21 +142,25 @@ class Plans:
         Returns
         -------
         Plan
-            The same one for the same request, unless options were given.
+            The same one for the same request.
 
         Raises
         ------
         MethodError, LayerError, InputError
             If something does not fit; each says what to give instead.
         """
-        key = (method, variant, layer, pipeline, fuse, eigen_smooth, mask_space)
-        known = options is None and all(item is None or isinstance(item, str | bool) for item in key)
-        if known and key in self._known:
-            return self._known[key]
-        plan = self._checked(method, variant, options, layer, pipeline, fuse, eigen_smooth, mask_space)
-        if known:
-            self._known[key] = plan
-        return plan
+        told = tuple((name, type(value), value) for name, value in (options or {}).items())
+        key = (method, variant, layer, pipeline, fuse, eigen_smooth, mask_space, told)
+        try:
+            known = self._known.get(key)
+        except TypeError:  # something has no hash, a list of layers for one
+            return self._checked(method, variant, options, layer, pipeline, fuse, eigen_smooth, mask_space)
+        if known is None:
+            known = self._checked(method, variant, options, layer, pipeline, fuse, eigen_smooth, mask_space)
+            if len(self._known) >= REMEMBERED:  # options may be any numbers
+                self._known.clear()
+            self._known[key] = known
+        return known
 
     def _checked(
         self,

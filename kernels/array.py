@@ -174,7 +174,7 @@ class Scratch(threading.local):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept = np.empty(0)
+        self._kept: Array = np.empty(0)
 
     def planes(self, count: int, size: tuple[int, ...], dtype: DType) -> Array:
         """

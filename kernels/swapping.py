@@ -126,22 +126,25 @@ def _on_numpy(
         for array in (out.view(bits), images.view(bits), np.broadcast_to(substrates, images.shape).view(bits))
     )
     size = ranks.shape[1:]
+    bounds = [np.clip(bound, 0, ranks[0].size).tolist() for bound in (start, stop)]
     ended, begun = _RANKS.planes(2, size, ranks.dtype)
-    mask, blend, *change = _BITS.planes(2 + sources.shape[1], size, bits)
+    mask, *change = _BITS.planes(1 + sources.shape[1], size, bits)
     of_image = -1
-    for row, (image, order) in enumerate(zip(which.tolist(), of.tolist(), strict=True)):
+    for row, (image, order, first, last) in enumerate(zip(which.tolist(), of.tolist(), *bounds, strict=True)):
         if image != of_image:  # the same for every row of an image
             for swap, source, other in zip(change, sources[image], shown[image], strict=True):
                 np.bitwise_xor(source, other, out=swap)
             of_image = image
-        first, last = (min(max(int(bound[row]), 0), ended.size) for bound in (start, stop))
         np.subtract(ranks[order], last, out=ended)  # below 0 where the rank is below `stop`
         if first > 0:
             ended &= np.subtract(first - 1, ranks[order], out=begun)
         ended >>= 31  # the sign in every bit
-        mask[:] = ended
+        if bits.itemsize == ended.itemsize:
+            mask = ended.view(bits)
+        else:
+            mask[:] = ended
         for source, swap, target in zip(sources[image], change, targets[row], strict=True):
-            np.bitwise_xor(source, np.bitwise_and(swap, mask, out=blend), out=target)
+            np.bitwise_xor(source, np.bitwise_and(swap, mask, out=target), out=target)
 
 
 def _on_gpu(

@@ -22,6 +22,7 @@ from camrt import kernels
 from ..device import on_host
 from ..errors import NumericError, TargetError
 from ..limits import UNLIMITED, Limits
+from ..maps import joined
 from ..methods.arrays import namespace
 from ..planner import Job
 from .case import Scores
@@ -213,27 +214,35 @@ class _Sheet:
         self.log_p[place, of], self.log_rest[place, of], self.hit[place, of] = log_p, log_rest, hit
 
 
-def scores_of(logits: Array, classes: npt.NDArray[np.int64]) -> Scores:
+def scores_of(logits: Sequence[Array], classes: npt.NDArray[np.int64]) -> list[Scores]:
     """
     Score logits that are already there.
 
     Parameters
     ----------
-    logits : ndarray, shape (N, C)
-        One row an image.
+    logits : sequence of ndarray, shape (N, C)
+        One row an image; several such batches are scored at once.
     classes : ndarray of int64, shape (N,)
-        The class of each.
+        The class of each image.
 
     Returns
     -------
-    Scores
-        On the host.
+    list of Scores
+        On the host, one a batch.
+
+    Raises
+    ------
+    NumericError
+        If a logit is NaN or infinite.
     """
-    asked = namespace(logits).asarray(np.asarray(classes, np.int64))
-    log_p, log_rest, hit = (on_host(values) for values in kernels.log_scores(logits, asked))
+    whole = joined(logits)
+    asked = namespace(whole).asarray(np.tile(np.asarray(classes, np.int64), len(logits)))
+    log_p, log_rest, hit = (on_host(values) for values in kernels.log_scores(whole, asked))
     if np.isnan(log_p).any():
         raise NumericError("the model gave NaN or infinite logits: check its weights, or run it in float32")
-    return Scores(log_p, log_rest, hit)
+    return [
+        Scores(*parts) for parts in zip(*(np.split(all_, len(logits)) for all_ in (log_p, log_rest, hit)), strict=True)
+    ]
 
 
 def is_common(change: Change) -> bool:

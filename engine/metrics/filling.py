@@ -8,7 +8,9 @@ kind of change, found in one table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -30,6 +32,7 @@ from .shifting import shift_of
 __all__ = ["Pictures", "Row"]
 
 Array = npt.NDArray[Any]
+MOST_THREADS = 8  # that draw noise
 EXACT, UNDER_NOISE = 2e-5, 1e-4  # errors of imputed pixels, in shares of the range; ROAD's noise is 0.01 of white
 
 
@@ -361,17 +364,24 @@ def _add_noise(pictures: Pictures, picture: Array, missing: Array, change: Imput
 
 
 def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
-    """Write pictures with noise added or subtracted."""
-    x = pictures.x
-    for place, row in enumerate(rows):
+    """Write pictures with noise added or subtracted; several threads draw it, each that of one row."""
+    x, last = pictures.x, pictures.model.channels_last
+    host = pictures.host if any(row.change.kind == "square" for row in rows) else None  # type: ignore[union-attr]
+
+    def draw(row: Row) -> tuple[Array, Array]:
         assert isinstance(row.change, Shifted)
-        shown = pictures.host[row.image] if row.change.kind == "square" else None
-        last, image = pictures.model.channels_last, int(pictures.ids[row.image])
-        shift = shift_of(row.change, x.shape[1:], image, shown, channels_last=last)
-        if row.change.sign < 0:
-            pictures.shift_means[row.change, row.image] = shift.mean(-1 if last else 0, dtype=np.float64)
-        moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
-        buffer[place] = _typed(moved, x)
+        shown = None if host is None else host[row.image]
+        shift = shift_of(row.change, x.shape[1:], int(pictures.ids[row.image]), shown, channels_last=last)
+        return shift, shift.mean(-1 if last else 0, dtype=np.float64) if row.change.sign < 0 else shift
+
+    workers = min(len(rows), MOST_THREADS, pictures.model.threads or os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, "camrt-noise") as pool:
+        for place, (row, (shift, mean)) in enumerate(zip(rows, pool.map(draw, rows), strict=True)):
+            assert isinstance(row.change, Shifted)
+            if row.change.sign < 0:
+                pictures.shift_means[row.change, row.image] = mean
+            moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
+            buffer[place] = _typed(moved, x)
 
 
 def _fill_cropped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:

@@ -87,13 +87,15 @@ def test_nan_is_said_and_never_returned() -> None:
     with pytest.raises(NumericError, match="NaN or infinite logits for Masked"):
         ask(pictures(model, [toy.maps()]), CLASSES, [[Masked(GREY)]])
     with pytest.raises(NumericError, match="NaN"):
-        scores_of(np.array([[0.0, np.nan]]), np.array([0]))
+        scores_of([np.array([[0.0, np.nan]])], np.array([0]))
 
 
 def test_logits_that_are_there_are_scored_alike() -> None:
     x = toy.pictures()
     expected = toy.log_softmax(toy.logits(x))[np.arange(3), CLASSES]
-    np.testing.assert_allclose(scores_of(toy.logits(x), CLASSES).log_p, expected, atol=1e-12)
+    first, second = scores_of([toy.logits(x), toy.logits(x)[::-1]], CLASSES)
+    np.testing.assert_allclose(first.log_p, expected, atol=1e-12)
+    np.testing.assert_allclose(second.log_p, toy.log_softmax(toy.logits(x)[::-1])[np.arange(3), CLASSES], atol=1e-12)
 
 
 def test_a_randomised_model_has_no_scores() -> None:
