@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from .metrics.asking import ask, scores_of
 from .metrics.case import Again, Case, Ground, Scores
 from .metrics.changes import Change, Clean, Randomised
 from .metrics.filling import Pictures
-from .metrics.model import model_of
+from .metrics.model import Model, model_of
 from .metrics.plain import ids_of, named
 from .metrics.plan import Plan
 from .results import Drawn
@@ -94,6 +95,11 @@ class Judge:
     limits: Limits = UNLIMITED
     tally: Tally = field(default_factory=Tally)
 
+    @cached_property
+    def _model(self) -> Model:
+        """What metrics ask."""
+        return model_of(self.explainer)
+
     def batch(
         self, x: Array, classes: npt.NDArray[np.int64] | None = None, ground: Ground | None = None
     ) -> dict[str, Columns]:
@@ -123,7 +129,7 @@ class Judge:
                 drawn.append(self._draw(self.explainer, method, x, classes))
                 classes = drawn[0].classes if classes is None else classes
             assert classes is not None
-            pictures = Pictures(x, [one.heat for one in drawn], ids, model_of(self.explainer), self.mask_space)
+            pictures = Pictures(x, [one.heat for one in drawn], ids, self._model, self.mask_space)
             again = self._again(pictures, classes)
             found = ask(
                 pictures, classes, [self.plan.scored] * len(drawn), limits=self.limits, tell=_counting(self.tally)

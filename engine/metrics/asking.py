@@ -114,6 +114,8 @@ def _asked(
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[dict[Change, Scores]], npt.NDArray[np.int64]]:
     """Score changed pictures for some classes; without any, for those of the clean pictures, which are among them."""
+    if classes is not None and not any(wanted):
+        return [{} for _ in wanted], classes
     n = len(pictures.x)
     rows, places, keys = _rows(wanted, n)
     sheet = _Sheet(rows, places, (len(keys), n), classes)

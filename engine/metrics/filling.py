@@ -156,6 +156,22 @@ class Pictures:
             self._substrates[substrate] = _made(self, substrate)
         return self._substrates[substrate]
 
+    def is_zero(self, substrate: Substrate) -> bool:
+        """
+        Tell whether a substrate is zero everywhere, so that nothing of it has to be added.
+
+        Parameters
+        ----------
+        substrate : Substrate
+            What.
+
+        Returns
+        -------
+        bool
+            Whether it is the mean colour, zero after preprocessing.
+        """
+        return substrate.kind == "grey" or (substrate.kind == "hidden" and self.mask_space == "normalised")
+
     def ranks(self, method: int, order: Order) -> Array:
         """
         Return each pixel's place in a map's order.
@@ -284,7 +300,10 @@ def _fill_masked(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None
         part = list(group)
         maps = namespace(pictures.x).stack([pictures.heats[row.method][row.image] for row in part])
         out, which = buffer[place : place + len(part)], _images(pictures, part)
-        hidden, last = pictures.substrate(substrate), pictures.model.channels_last
+        hidden, last = (
+            None if pictures.is_zero(substrate) else pictures.substrate(substrate),
+            pictures.model.channels_last,
+        )
         kernels.fill_masks(
             out, pictures.x, which, maps, scaling="none", inverted=inverted, hidden=hidden, channels_last=last
         )
