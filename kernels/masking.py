@@ -298,7 +298,7 @@ def _make_mask(mask: Array, spare: Array, values: Array, samples: tuple[Samples,
     if recipe.scaling == "before":
         values = values.copy()
         constant = _scale(values, recipe)
-    if values.shape == mask.shape:
+    if values.shape == mask.shape and np.isfinite(values.sum()):  # what is not finite spreads as it does in a resize
         mask[:] = values
     else:
         resize_plane(mask, spare, values, *samples)

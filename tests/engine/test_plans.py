@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import camrt
+from camrt import plans as module
 from camrt.errors import InputError, LayerError, MethodError
 from camrt.methods import METHODS
 from camrt.plans import MASK_SPACES, Plans
@@ -181,3 +182,21 @@ def test_a_method_for_linear_heads_names_the_layer_that_has_one() -> None:
     assert known.of("cam").names == ("a2",)
     with pytest.raises(LayerError, match=r"'a1' has more: use gradcam, .*, or layer 'a2'$"):
         known.of("cam", layer=["a1", "a2"])
+
+
+def test_the_same_request_is_checked_once_and_numbers_that_are_equal_are_not_the_same() -> None:
+    known = plans()
+    assert known.of("smoothgradcampp", options={"n": 3}) is known.of("smoothgradcampp", options={"n": 3})
+    assert known.of("smoothgradcampp", options={"n": 3}) is not known.of("smoothgradcampp", options={"n": 4})
+    assert known.of("smoothgradcampp", options={"n": 1}).options["n"] == 1
+    with pytest.raises(MethodError):  # although True == 1
+        known.of("smoothgradcampp", options={"n": True})
+    assert known.of("layercam", layer=["a1", "a2"]).names == ("a1", "a2")  # a list has no hash
+
+
+def test_no_more_plans_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 5)
+    known = plans()
+    for n in range(1, 40):
+        assert known.of("smoothgradcampp", options={"n": n}).options["n"] == n
+        assert len(known._known) <= 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from camrt import kernels
 from camrt.errors import InputError, ShapeError
-from camrt.kernels.array import computing_dtype, is_cupy, require_indices, require_same_side, tolerance
+from camrt.kernels.array import Scratch, computing_dtype, is_cupy, require_indices, require_same_side, tolerance
 
 
 def test_numpy_arrays_and_other_things_are_not_cupy() -> None:
@@ -89,3 +90,23 @@ def test_indices_that_lie_outside_are_refused_on_the_host(indices: list[int], ra
     require_indices("which", fake_cupy.asarray(np.array(indices)), 2, 3)
     require_indices("which", np.array([0, 2]), 2, 3)
     require_indices("which", np.zeros(0, np.int64), 0, 0)
+
+
+def test_a_thread_gets_its_own_scratch_again_and_no_other_thread_does() -> None:
+    scratch, asked = Scratch(10**4), (2, (3, 5), np.dtype(np.float32))
+    mine = scratch.planes(*asked)
+    mine[:] = 7
+    assert np.shares_memory(scratch.planes(*asked), mine)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(scratch.planes, *asked).result()
+    assert other.shape == mine.shape and not np.shares_memory(other, mine)
+    assert scratch.planes(2, (3, 5), np.dtype(np.float64)).dtype == np.float64  # another type, another size: fresh ones
+    assert scratch.planes(3, (3, 5), np.dtype(np.float32)).shape == (3, 3, 5)
+
+
+def test_large_scratch_is_not_kept() -> None:
+    scratch, large = Scratch(100), (1, (26,), np.dtype(np.float32))  # 104 bytes
+    assert not np.shares_memory(scratch.planes(*large), scratch.planes(*large))
+    small = scratch.planes(1, (25,), np.dtype(np.float32))
+    scratch.planes(*large)
+    assert np.shares_memory(scratch.planes(1, (25,), np.dtype(np.float32)), small)

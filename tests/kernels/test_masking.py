@@ -240,6 +240,18 @@ def test_without_scaling_nan_spoils_the_pixels_that_sample_it() -> None:
     assert np.isnan(out).sum() == 400
 
 
+def test_a_map_as_large_as_the_image_is_the_mask_itself_and_nan_spreads_as_in_a_resize(
+    rng: np.random.Generator,
+) -> None:
+    images, maps = rng.random((1, 2, 5, 4)).astype(np.float32), rng.random((1, 5, 4)).astype(np.float32)
+    out = np.empty_like(images)
+    fill_masks(out, images, np.zeros(1, np.int64), maps, scaling="none")
+    assert_array_equal(out, images * maps[:, None])
+    maps[0, 2, 2] = np.nan
+    fill_masks(out, images, np.zeros(1, np.int64), maps, scaling="none")
+    assert_array_equal(np.isnan(out[0, 0]), np.isnan(resize(maps, (5, 4))[0]))
+
+
 @pytest.mark.parametrize("side", ["host", "device"])
 def test_bytes_have_no_nan_so_such_maps_are_refused_and_counted(side: str, fake_cupy: Any) -> None:
     maps, images, which = non_finite("f4"), np.ones((1, 2, 5, 4), np.uint8), np.zeros(6, np.int64)
