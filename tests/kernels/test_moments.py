@@ -78,8 +78,9 @@ def test_what_is_not_finite_stays_visible_in_its_row(cupy: Any, rng: np.random.G
         assert not constant.any()
 
 
-def test_squares_that_would_overflow_or_vanish_do_not(cupy: Any) -> None:
-    a = np.array([[1.0, 2.0, 4.0]])
+@pytest.mark.parametrize("least", [1.0, 0.0])
+def test_squares_that_would_overflow_or_vanish_do_not(least: float, cupy: Any) -> None:
+    a = np.array([[least, 2.0, 4.0]])
     for size in (1e200, 1e-200):
         want = pearson(a, a * [[3, 1, 2]])[0]
         assert_allclose(pearson(a * size, a * [[3, 1, 2]] / size)[0], want, rtol=1e-12)

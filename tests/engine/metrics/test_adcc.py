@@ -84,6 +84,7 @@ def test_maps_before_they_are_resized_are_cut_like_those_after(rng: np.random.Ge
         made = Case(**{**vars(made), "again": {SHOWN: Again(again, np.zeros(2, bool), low_again)}})
         pairs = zip(*(np.maximum(raw, 0) if relu else raw for raw in (low, low_again)), strict=True)
         want = [(np.corrcoef(a.ravel(), b.ravel())[0, 1] + 1) / 2 for a, b in pairs]
+        assert coherency_values(made, variant="official")["coherency"].tolist() == coherent(heat, again).tolist()
         np.testing.assert_allclose(coherency_values(made, variant="low-res")["coherency"], want, atol=1e-12)
 
 
@@ -108,8 +109,16 @@ def test_complexity_by_hand() -> None:
 
 def test_entropy_is_scipys(rng: np.random.Generator) -> None:
     maps = rng.uniform(size=(3, 5, 7)).astype(np.float32)
+    maps = np.concatenate([maps, maps**20])  # most of these next to nothing
     found = complexity_values(case(maps, maps), variant="official")["complexity.entropy"]
     np.testing.assert_allclose(found, [entropy(one.ravel().astype(np.float64)) for one in maps], rtol=1e-12)
+
+
+def test_entropy_of_a_single_pixel_is_never_below_zero() -> None:
+    maps = np.zeros((400, 2, 3))
+    maps[:, 1, 1] = np.linspace(0.001, 1, len(maps))
+    found = complexity_values(case(maps, maps), variant="official")["complexity.entropy"]
+    assert (found >= 0).all() and (found < 1e-14).all()
 
 
 def test_complexity_of_plain_arrays(rng: np.random.Generator) -> None:

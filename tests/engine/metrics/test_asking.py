@@ -127,6 +127,44 @@ def test_predicted_classes_give_the_scores_of_the_same_classes_told(chunk: int, 
         np.testing.assert_array_equal(scores.hit, told[change].hit)
 
 
+class Backwards(Model):
+    """A model whose chunks come back the last first, as those of several lanes may."""
+
+    def planner(self, x):
+        class Stream:
+            def run(_, job):
+                for start in reversed(range(0, job.rows, 2)):
+                    stop = min(start + 2, job.rows)
+                    buffer = np.empty((stop - start, *x.shape[1:]), x.dtype)
+                    job.fill(buffer, start, stop)
+                    job.take(start, stop, toy.logits(buffer))
+
+        return Stream()
+
+
+def test_predicted_classes_are_waited_for_where_the_clean_pictures_come_last(monkeypatch) -> None:
+    monkeypatch.setattr(asking, "WAITING", 1)
+    changes = [Swapped(Order(), 0, 7, BLACK), Masked(GREY)]
+    (found,), classes = ask_predicted(pictures(Backwards(toy.logits, black=toy.BLACK), [toy.maps()]), [changes])
+    told = ask(pictures(counting()[0], [toy.maps()]), classes, [changes])[0]
+    for change in changes:
+        np.testing.assert_allclose(found[change].log_p, told[change].log_p, atol=1e-12)
+
+
+def test_logits_that_wait_are_not_those_of_a_later_chunk() -> None:
+    kept = np.empty((2, len(toy.logits(toy.pictures(1))[0])))
+
+    def run(x):
+        kept[: len(x)] = toy.logits(x)
+        return kept[: len(x)]  # the same memory every time
+
+    changes = [Swapped(Order(), 0, 7, BLACK), Masked(GREY)]
+    found = ask(pictures(counting(2, run)[0], [toy.maps()]), CLASSES, [changes])[0]
+    told = ask(pictures(counting()[0], [toy.maps()]), CLASSES, [changes])[0]
+    for change in changes:
+        np.testing.assert_allclose(found[change].log_p, told[change].log_p, atol=1e-12)
+
+
 def test_a_class_beyond_those_of_a_function_is_refused() -> None:
     at = pictures(counting()[0], [toy.maps()])
     with pytest.raises(TargetError, match=r"0\.\.\d; got up to 77"):
