@@ -32,6 +32,9 @@ def overhead(stage: Stage) -> list[Row]:
     """
     Compare a request of one prepared input with the same call in-process, four at a time and one by one.
 
+    The server runs as it comes, and with one thread a run, which suits several clients at a time and doubles what a lone
+    one waits for the model; the in-process call always has ONNX Runtime's own number of threads.
+
     Parameters
     ----------
     stage : Stage
@@ -43,17 +46,17 @@ def overhead(stage: Stage) -> list[Row]:
         Milliseconds that HTTP adds, and what makes them up.
     """
     rows = []
-    with (
-        stage.server() as server,
-        Worker("camrt in-process", sys.executable, "serve_inside", quiet=not stage.verbose) as inside,
-    ):
-        inputs = stage.folder / "inputs.npy"
-        np.save(inputs, stage.x)
+    inputs = stage.folder / "inputs.npy"
+    np.save(inputs, stage.x)
+    with Worker("camrt in-process", sys.executable, "serve_inside", quiet=not stage.verbose) as inside:
         inside.ask("load", {"bundle": str(stage.bundle(1)), "inputs": str(inputs)})
-        requests = stage.tensors(server)
-        for clients in (4, 1):
-            say(f"overhead, {clients} clients, {stage.rounds} rounds")
-            rows += _overhead(stage, server, inside, requests, clients)
+        for told, settings in (("", {}), (", one thread a run", {"threads": 1})):
+            with stage.server(**settings) as server:
+                requests = stage.tensors(server)
+                for clients in (4, 1):
+                    who = f"{clients} clients" if clients > 1 else "1 client"
+                    say(f"overhead, {who}{told}, {stage.rounds} rounds")
+                    rows += _overhead(stage, server, inside, requests, clients, who + told)
     return rows
 
 
@@ -78,7 +81,7 @@ class _Side:
         return [time for turn in self.turns for time in turn]
 
 
-def _overhead(stage: Stage, server: Server, inside: Worker, requests: list[str], clients: int) -> list[Row]:
+def _overhead(stage: Stage, server: Server, inside: Worker, requests: list[str], clients: int, who: str) -> list[Row]:
     """Let HTTP and the in-process call take turns."""
     seconds = stage.lasting(BURST)
     outer, inner = _Side(), _Side()
@@ -99,7 +102,6 @@ def _overhead(stage: Stage, server: Server, inside: Worker, requests: list[str],
     times = contest({"http": http, "call": call}, stage.rounds)
     added = [1e3 * (a - b) for a, b in zip(times["http"], times["call"], strict=True)]
     tails = [[1e3 * quantile(turn, 0.99) for turn in side.turns] for side in (outer, inner)]
-    who = f"{clients} clients" if clients > 1 else "1 client"
     goals = (MEDIAN, TAIL) if clients > 1 else (None, None)
     rows = [
         stage.row(f"HTTP adds at p50, {who}", "ms", added, goals[0]),
