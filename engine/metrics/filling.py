@@ -92,6 +92,11 @@ class Pictures:
         """The inputs on the host; for changes that are made there."""
         return on_host(self.x)
 
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads that draw noise, each that of one row, without the interpreter's lock; they end with this object."""
+        return ThreadPoolExecutor(min(MOST_THREADS, self.model.threads or os.cpu_count() or 1), "camrt-noise")
+
     def fill(self, buffer: Array, rows: Sequence[Row]) -> None:
         """
         Write rows into a buffer.
@@ -345,6 +350,9 @@ def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
         assert isinstance(row.change, Imputed)
         return row.change.sigma > 0
 
+    def draw(row: Row) -> Array:
+        return _noise(pictures, row)
+
     x, place = pictures.x, 0
     real = x if x.dtype.kind == "f" else x.astype(np.float32)
     for has_noise, group in groupby(rows, key=noisy):
@@ -352,6 +360,7 @@ def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
         missing = namespace(x).stack(
             [pictures.ranks(row.method, row.change.order)[row.image] < row.change.count for row in part]  # type: ignore[union-attr]
         )
+        drawn = pictures.pool.map(draw, part) if has_noise else None
         filled = kernels.impute(
             real,
             missing,
@@ -360,26 +369,32 @@ def _fill_imputed(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
             tolerance=UNDER_NOISE if has_noise else EXACT,
             threads=pictures.model.threads,
         )
-        for picture, holes, row in zip(filled, missing, part, strict=True):
-            assert isinstance(row.change, Imputed)
-            if has_noise:
-                _add_noise(pictures, picture, holes, row.change, row.image)
+        if drawn is not None:
+            for picture, holes, noise in zip(filled, missing, drawn, strict=True):
+                _add_noise(picture, holes, noise, channels_last=pictures.model.channels_last)
+        for picture in filled:
             buffer[place] = _typed(picture, x)
             place += 1
 
 
-def _add_noise(pictures: Pictures, picture: Array, missing: Array, change: Imputed, image: int) -> None:
-    """Add noise to the missing pixels of one picture, in place: drawn channel by channel, in raster order."""
-    model, asarray = pictures.model, namespace(picture).asarray
-    shape = (picture.shape[-1 if model.channels_last else 0], change.count)
-    words = (change.seed, int(pictures.ids[image]), change.count, int(change.order.descending))
-    noise = asarray(change.sigma * standard_normal(shape, *words), dtype=picture.dtype)
-    if change.unit == "raw":
-        noise = noise * asarray(np.broadcast_to(model.unit, shape[:1]), dtype=picture.dtype)[:, None]
+def _noise(pictures: Pictures, row: Row) -> Array:
+    """Return the noise (C, n) of the n missing pixels, in raster order, in units of the input."""
+    assert isinstance(row.change, Imputed)
+    model, change = pictures.model, row.change
+    channels = pictures.x.shape[-1 if model.channels_last else 1]
+    words = (change.seed, int(pictures.ids[row.image]), change.count, int(change.order.descending))
+    noise = change.sigma * standard_normal((channels, change.count), *words)
+    return noise * np.broadcast_to(model.unit, channels)[:, None] if change.unit == "raw" else noise
+
+
+def _add_noise(picture: Array, missing: Array, noise: Array, *, channels_last: bool) -> None:
+    """Add noise to the missing pixels of one picture, in place."""
     xp = namespace(picture)
-    planes = xp.moveaxis(picture, -1, 0) if model.channels_last else picture
-    drawn = missing.reshape(-1).cumsum(dtype=np.int64).reshape(missing.shape) - 1  # which of the noise is a pixel's
-    planes[:] = xp.where(missing, planes + noise[:, drawn], planes)  # indexing by a mask would wait for the device
+    planes = xp.moveaxis(picture, -1, 0) if channels_last else picture
+    which = missing.reshape(-1).cumsum(dtype=np.int64).reshape(missing.shape) - 1  # of the noise is a pixel's
+    spread = xp.asarray(noise, dtype=picture.dtype).take(which, axis=1)  # indexing by a mask would wait for the device
+    spread *= missing
+    planes += spread
 
 
 def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
@@ -393,14 +408,12 @@ def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> Non
         shift = shift_of(row.change, x.shape[1:], int(pictures.ids[row.image]), shown, channels_last=last)
         return shift, shift.mean(-1 if last else 0, dtype=np.float64) if row.change.sign < 0 else shift
 
-    workers = min(len(rows), MOST_THREADS, pictures.model.threads or os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers, "camrt-noise") as pool:
-        for place, (row, (shift, mean)) in enumerate(zip(rows, pool.map(draw, rows), strict=True)):
-            assert isinstance(row.change, Shifted)
-            if row.change.sign < 0:
-                pictures.shift_means[row.change, row.image] = mean
-            moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
-            buffer[place] = _typed(moved, x)
+    for place, (row, (shift, mean)) in enumerate(zip(rows, pictures.pool.map(draw, rows), strict=True)):
+        assert isinstance(row.change, Shifted)
+        if row.change.sign < 0:
+            pictures.shift_means[row.change, row.image] = mean
+        moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
+        buffer[place] = _typed(moved, x)
 
 
 def _fill_cropped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:

@@ -187,6 +187,8 @@ def test_threads_and_the_memory_they_keep_change_nothing(
     images, missing = rng.random((12, 2, 40, 30)), rng.random((12, 40, 30)) < rng.random((12, 1, 1))
     missing[::2, :20] = False  # so that windows differ in size
     want = impute(images, missing, threads=1)
+    assert_array_equal(impute(images, missing, threads=5), want)  # such small pictures take one thread
+    monkeypatch.setattr(imputation, "SMALL", 0)
     for threads in (2, 5, None):
         assert_array_equal(impute(images, missing, threads=threads), want)
     with ThreadPoolExecutor(4) as pool:
@@ -303,6 +305,7 @@ def test_what_does_not_converge_is_an_error_and_is_nan_on_the_gpu(
     with pytest.raises(NumericError, match="row 0 is not solved to 1e-10 in 2 cycles"):
         impute(images, missing, tolerance=1e-10)
     easy = np.zeros_like(missing)
+    monkeypatch.setattr(imputation, "SMALL", 0)
     for threads in (1, 3):
         with pytest.raises(NumericError, match="row 2 is not solved"):
             impute(images[[0] * 4], np.concatenate([easy, easy, missing, missing]), tolerance=1e-10, threads=threads)
