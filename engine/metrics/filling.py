@@ -383,8 +383,9 @@ def _noise(pictures: Pictures, row: Row) -> Array:
     model, change = pictures.model, row.change
     channels = pictures.x.shape[-1 if model.channels_last else 1]
     words = (change.seed, int(pictures.ids[row.image]), change.count, int(change.order.descending))
-    noise = change.sigma * standard_normal((channels, change.count), *words)
-    return noise * np.broadcast_to(model.unit, channels)[:, None] if change.unit == "raw" else noise
+    noise = standard_normal((channels, change.count), *words)
+    noise *= change.sigma * (np.broadcast_to(model.unit, channels)[:, None] if change.unit == "raw" else 1)
+    return noise
 
 
 def _add_noise(picture: Array, missing: Array, noise: Array, *, channels_last: bool) -> None:

@@ -60,10 +60,13 @@ def shift_of(
     """
     words = (change.seed, image, change.sample, KINDS[change.kind])
     draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
-    if change.kind == "gaussian":
-        return np.float32(change.scale) * draw.standard_normal(shape, dtype=np.float32)
-    if change.kind == "uniform":
-        return np.float32(change.scale) * (2 * draw.random(shape, dtype=np.float32) - 1)
+    if change.kind != "square":
+        noise = draw.standard_normal(shape, np.float32) if change.kind == "gaussian" else draw.random(shape, np.float32)
+        if change.kind == "uniform":
+            noise *= 2
+            noise -= 1
+        noise *= np.float32(change.scale)  # in place: fresh memory takes as long as what is written into it
+        return noise
     assert x is not None
     height, width = shape[:2] if channels_last else shape[1:]
     side = int(draw.integers(max(1, height // 8), max(1, height // 2), endpoint=True))
