@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 from onnx import load as load_model
+from onnx import save as save_model
 from onnx.checker import check_model
 
 import camrt
 from camrt.export import explained_model, export
+from camrt.export.heavy import joined
 from camrt.export.live import manifest_of, open_model
 from camrt.export.load import load
 from camrt.export.programs import KINDS, WITHOUT_LAYER, build
@@ -74,7 +76,7 @@ class Camrt:
         """Write the tail of the default layer; return how many channels go in."""
         live = open_model(onnx)
         layer = live.manifest.default_layer
-        Path(file).write_bytes(bytes(live.program("tail", [layer.name]).model))  # type: ignore[arg-type]
+        save_model(joined(live.program("tail", [layer.name])), file)
         return layer.channels
 
     def peak(self, onnx: str, images: str, method: str, calls: int, forwards: int | None) -> dict[str, Any]:
