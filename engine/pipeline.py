@@ -37,7 +37,7 @@ class Pipeline:
     layer : callable
         ``layer(raw, size, relu)`` brings one layer's raw map (N,h,w) to the image's size (N,H,W).
     finish : callable
-        ``finish(maps)`` scales maps (N,H,W) and tells which have no contrast, (N,) bool.
+        ``finish(maps)`` scales maps (N,H,W), whose memory it may take, and tells which have no contrast, (N,) bool.
     early : tuple of str
         Fusions that join the layers' maps before `finish`; all others join finished ones.
     """
@@ -123,6 +123,11 @@ def _camrt_layer(raw: Array, size: Size, relu: bool) -> Array:
     return kernels.resize(_cut(raw, relu), size)
 
 
+def _camrt_finish(maps: Array) -> tuple[Array, Array]:
+    """Min-max scaling, in the memory of the maps."""
+    return kernels.min_max(maps, overwrite=True)
+
+
 def _pytorch_grad_cam_layer(raw: Array, size: Size, relu: bool) -> Array:
     """ReLU whatever the method, scaling at the layer's size, then resize."""
     return kernels.resize(_unit(_cut(raw, True), 1e-7), size)
@@ -146,7 +151,7 @@ def _torchcam_finish(maps: Array) -> tuple[Array, Array]:
 
 PIPELINES: Mapping[str, Pipeline] = MappingProxyType(
     {
-        "camrt": Pipeline("camrt", _camrt_layer, kernels.min_max),
+        "camrt": Pipeline("camrt", _camrt_layer, _camrt_finish),
         "pytorch-grad-cam": Pipeline(
             "pytorch-grad-cam", _pytorch_grad_cam_layer, _pytorch_grad_cam_finish, early=("mean",)
         ),

@@ -1,7 +1,7 @@
 // min_max: scaled = (map - min) / (max - min) for each map, and a flag for each constant map.
 //
-// maps and scaled (N, Z) with Z = h*w, degenerate (N,); C-contiguous. A block of THREADS threads owns one map: each
-// thread finds the extremes of every THREADS-th pixel, a tree joins them, then all threads rescale.
+// maps and scaled (N, Z) with Z = h*w, degenerate (N,); C-contiguous; scaled may be maps itself. A block of THREADS
+// threads owns one map: each thread finds the extremes of every THREADS-th pixel, a tree joins them, then all rescale.
 // A NaN wins every search for the smallest, and a map that is not finite throughout ends as NaN throughout.
 
 #ifndef REAL

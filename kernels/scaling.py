@@ -19,7 +19,7 @@ THREADS = 512  # a map is one block; scaling.cu has it too
 MIN_MAX = Kernel("scaling", "min_max", (THREADS,))
 
 
-def min_max(maps: Array) -> tuple[Array, Array]:
+def min_max(maps: Array, *, overwrite: bool = False) -> tuple[Array, Array]:
     """
     Scale each map to [0, 1] and flag the constant ones.
 
@@ -30,11 +30,14 @@ def min_max(maps: Array) -> tuple[Array, Array]:
     ----------
     maps : Array of float32 or float64, shape (N, h, w)
         Any values, any memory layout; float16 is computed in float32.
+    overwrite : bool, default False
+        Whether the result may take the memory of `maps`, where it fits: for a caller that needs them no more, a pass over
+        fresh memory less.
 
     Returns
     -------
     scaled : Array, shape (N, h, w)
-        ``(map - min) / (max - min)``, no unit; always a new array on the side (host or device) of `maps`.
+        ``(map - min) / (max - min)``, no unit, on the side (host or device) of `maps`; a new array unless `overwrite`.
     degenerate : Array of bool, shape (N,)
         True where the map was constant.
 
@@ -62,19 +65,20 @@ def min_max(maps: Array) -> tuple[Array, Array]:
     """
     dtype = computing_dtype("maps", maps, "(N, h, w)")
     if is_cupy(maps):
-        return _on_gpu(maps, dtype, Gpu.of(maps))
-    return _on_numpy(np.ascontiguousarray(maps, dtype))
+        return _on_gpu(maps, dtype, overwrite, Gpu.of(maps))
+    whole = np.ascontiguousarray(maps, dtype)
+    return _on_numpy(whole, whole if overwrite else np.empty_like(whole))
 
 
-def _on_numpy(maps: Array) -> tuple[Array, Array]:
-    """Compute `min_max` of a contiguous array."""
+def _on_numpy(maps: Array, scaled: Array) -> tuple[Array, Array]:
+    """Compute `min_max` of a contiguous array, into another or into itself."""
     flat = maps.reshape(len(maps), -1 if len(maps) else 1)
     low, high = flat.min(1), flat.max(1)
     with np.errstate(invalid="ignore", over="ignore"):  # the non-finite cases end as NaN, on purpose
         span = high - low
         constant = span <= maps.dtype.type(tolerance(maps.dtype)) * np.maximum(np.abs(low), np.abs(high))
         finite = np.isfinite(span)
-        scaled = maps - low[:, None, None]
+        np.subtract(maps, low[:, None, None], out=scaled)
         scaled /= np.where(constant, 1, span)[:, None, None]
     degenerate: Array = constant & finite
     scaled[degenerate] = 0
@@ -82,9 +86,10 @@ def _on_numpy(maps: Array) -> tuple[Array, Array]:
     return scaled, degenerate
 
 
-def _on_gpu(maps: Array, dtype: DType, gpu: Gpu) -> tuple[Array, Array]:
+def _on_gpu(maps: Array, dtype: DType, overwrite: bool, gpu: Gpu) -> tuple[Array, Array]:
     """Compute `min_max` with the kernel of scaling.cu."""
     n, h, w = maps.shape
-    scaled, degenerate = gpu.empty((n, h, w), dtype), gpu.empty((n,), np.dtype(bool))
-    gpu.launch(MIN_MAX, dtype, n, (gpu.contiguous(maps, dtype), scaled, degenerate, h * w, tolerance(dtype)))
+    whole = gpu.contiguous(maps, dtype)
+    scaled, degenerate = whole if overwrite else gpu.empty((n, h, w), dtype), gpu.empty((n,), np.dtype(bool))
+    gpu.launch(MIN_MAX, dtype, n, (whole, scaled, degenerate, h * w, tolerance(dtype)))
     return scaled, degenerate

@@ -94,7 +94,7 @@ class Pictures:
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
-        """Threads that draw noise, each that of one row, without the interpreter's lock; they end with this object."""
+        """The threads that draw noise, each that of one row, without the interpreter's lock; they end with this object."""
         return ThreadPoolExecutor(min(MOST_THREADS, self.model.threads or os.cpu_count() or 1), "camrt-noise")
 
     def fill(self, buffer: Array, rows: Sequence[Row]) -> None:

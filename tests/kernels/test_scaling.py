@@ -160,6 +160,31 @@ def test_the_memory_layout_does_not_matter_and_the_input_is_kept(rng: np.random.
     assert_array_equal(maps, before)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_overwritten_maps_hold_the_same_numbers(dtype: str) -> None:
+    maps = special_maps(dtype)
+    want = min_max(maps)
+    scaled, degenerate = min_max(maps, overwrite=True)
+    assert np.shares_memory(scaled, maps)
+    assert_array_equal(scaled, want[0], strict=True)
+    assert_array_equal(degenerate, want[1])
+
+
+def test_what_cannot_be_overwritten_is_kept(rng: np.random.Generator) -> None:
+    half = rng.normal(size=(2, 5, 6)).astype("f2")
+    turned = rng.normal(size=(2, 5, 6)).astype("f4").transpose(0, 2, 1)
+    for maps in (half, turned):
+        before = maps.copy()
+        assert_array_equal(min_max(maps, overwrite=True)[0], min_max(before)[0], strict=True)
+        assert_array_equal(maps, before)
+
+
+def test_the_cuda_kernel_reads_a_map_before_it_writes_over_it(cupy: Any, rng: np.random.Generator) -> None:
+    maps = rng.normal(size=(3, 40, 31)).astype("f4")
+    scaled, _ = min_max(cupy.asarray(maps), overwrite=True)
+    assert_array_equal(cupy.asnumpy(scaled), min_max(maps)[0])
+
+
 def test_maps_of_another_rank_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"maps must have the shape \(N, h, w\), got \(2, 2\)"):
         min_max(np.zeros((2, 2)))
