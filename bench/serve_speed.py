@@ -32,8 +32,7 @@ def overhead(stage: Stage) -> list[Row]:
     """
     Compare a request of one prepared input with the same call in-process, four at a time and one by one.
 
-    The server runs as it comes, and with one thread a run, which suits several clients at a time and doubles what a lone
-    one waits for the model; the in-process call always has ONNX Runtime's own number of threads.
+    The in-process call has ONNX Runtime's own number of threads; the server shares the cores out as it comes.
 
     Parameters
     ----------
@@ -50,13 +49,12 @@ def overhead(stage: Stage) -> list[Row]:
     np.save(inputs, stage.x)
     with Worker("camrt in-process", sys.executable, "serve_inside", quiet=not stage.verbose) as inside:
         inside.ask("load", {"bundle": str(stage.bundle(1)), "inputs": str(inputs)})
-        for told, settings in (("", {}), (", one thread a run", {"threads": 1})):
-            with stage.server(**settings) as server:
-                requests = stage.tensors(server)
-                for clients in (4, 1):
-                    who = f"{clients} clients" if clients > 1 else "1 client"
-                    say(f"overhead, {who}{told}, {stage.rounds} rounds")
-                    rows += _overhead(stage, server, inside, requests, clients, who + told)
+        with stage.server() as server:
+            requests = stage.tensors(server)
+            for clients in (4, 1):
+                who = f"{clients} clients" if clients > 1 else "1 client"
+                say(f"overhead, {who}, {stage.rounds} rounds")
+                rows += _overhead(stage, server, inside, requests, clients, who)
     return rows
 
 

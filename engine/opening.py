@@ -50,6 +50,7 @@ def load(
     model: str | Path | None = None,
     threads: int | None = None,
     memory: int | str = MEMORY,
+    threads_beside: int | None = None,
 ) -> Explainer:
     """
     Open a classifier for explaining.
@@ -90,6 +91,10 @@ def load(
         Threads within one run, which then wait without spinning; ONNX Runtime decides when None.
     memory : int or str, default 400 MB
         Bytes that masked forwards may take at a time, the model itself aside: ``2**28``, ``"400MB"``, ``"1.5GB"``.
+    threads_beside : int, optional
+        Threads within a run on the CPU that begins while others are under way, for a program that serves several callers:
+        one caller alone has all `threads`, spinning, and several do not take each other's cores. Every program then has
+        two sessions, with weights of their own. None: every run is like any other.
 
     Returns
     -------
@@ -132,7 +137,7 @@ def load(
     names = _labels(labels, manifest, metadata)
     chosen, reason = _preprocess(preprocess, manifest, metadata)
     return Explainer(
-        Sessions(*arrange(precision, opened, parse_providers(providers)), threads, precision),
+        Sessions(*arrange(precision, opened, parse_providers(providers)), threads, precision, threads_beside),
         chosen,
         names,
         layer=None if layer is None else opened.resolve(layer),

@@ -25,7 +25,7 @@ from camrt.export.manifest import Program, Source
 from camrt.kernels import is_cupy
 
 from .device import Device, Port, on_host
-from .errors import MissingExtraError, NumericError, ProviderError
+from .errors import InputError, MissingExtraError, NumericError, ProviderError
 from .libraries import missing_libraries, preload, refusal
 from .limits import UNLIMITED, Limits
 from .methods.arrays import namespace
@@ -100,6 +100,9 @@ class Session:
         Threads within one run; None leaves it to ONNX Runtime (the physical cores).
     device : Device, optional
         The device whose stream the CUDA provider works on; without it arrays go in and out through the host.
+    spin : bool, optional
+        Whether the threads of a run spin while they wait for each other, which is quicker where no other run takes their
+        cores. Unless told otherwise they do where they are not counted. Between runs they never do.
 
     Raises
     ------
@@ -115,13 +118,15 @@ class Session:
         providers: tuple[Provider, ...],
         threads: int | None = None,
         device: Device | None = None,
+        spin: bool | None = None,
     ) -> None:
         ort = runtime()
         self.program = replace(program, model=b"")  # not the graph; weights that lie beside it are the session's too
         require(ort, providers)
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads is None else "0")
+        spinning = threads is None if spin is None else spin
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         # threads that spin on after a run keep the core from NumPy and from other sessions
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
@@ -200,6 +205,11 @@ class Session:
         return dict(zip(self.program.outputs, outputs, strict=True))
 
 
+_UNDER_WAY: set[object] = (
+    set()
+)  # runs of models whose runs depend on whether there are others; one step each way is atomic
+
+
 class Sessions:
     """
     The sessions of one model, each opened when it is first needed.
@@ -211,9 +221,17 @@ class Sessions:
     providers : tuple of Provider
         As `camrt.providers.parse_providers` gives them.
     threads : int, optional
-        As in `Session`.
+        As in `Session`; at least 1.
     precision : str, default "float32"
         What `source` and `providers` were arranged for (`camrt.precision.arrange`); results say so.
+    threads_beside : int, optional
+        Threads within a run on the host that begins while others of such models are under way, in a session of its own;
+        a run that begins alone then has `threads`, and they spin. None: every run is like any other.
+
+    Raises
+    ------
+    InputError
+        If a number of threads is below 1.
     """
 
     def __init__(
@@ -222,13 +240,19 @@ class Sessions:
         providers: tuple[Provider, ...],
         threads: int | None = None,
         precision: str = "float32",
+        threads_beside: int | None = None,
     ) -> None:
+        for name, count in (("threads", threads), ("threads_beside", threads_beside)):
+            if count is not None and count < 1:
+                raise InputError(f"{name} must be at least 1, got {count}; leave it out for ONNX Runtime's own choice")
         self.source = source
         self.providers = providers
         self.precision = precision
         self.threads = threads
+        self._beside = threads_beside if providers[0].name == CPU else None
         self._device: Device | None = None
         self._open: dict[tuple[str, tuple[str, ...]], Session] = {}
+        self._open_beside: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._lock = threading.Lock()
 
     def of(self, source: Source) -> Sessions:
@@ -245,7 +269,7 @@ class Sessions:
         Sessions
             Its own, on the same device and stream; none is open.
         """
-        other = Sessions(source, self.providers, self.threads, self.precision)
+        other = Sessions(source, self.providers, self.threads, self.precision, self._beside)
         other._device = self.device
         return other
 
@@ -341,9 +365,36 @@ class Sessions:
         dict of str to ndarray
             Its outputs for the whole batch.
         """
-        session = self._session(kind, tuple(layers))
         batch = self.source.manifest.batch
-        return session.run(feeds, limits) if batch is None else _run_chunks(session, feeds, batch, limits)
+        with self.under_way() as others:
+            session = self._session(kind, tuple(layers), beside=others)
+            return session.run(feeds, limits) if batch is None else _run_chunks(session, feeds, batch, limits)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether a run that begins beside others has threads of its own number."""
+        return self._beside is not None
+
+    @contextmanager
+    def under_way(self) -> Iterator[bool]:
+        """
+        Count as a run while the context lasts, so that runs which begin meanwhile leave it its cores.
+
+        Yields
+        ------
+        bool
+            Whether others are under way; never where every run is like any other.
+        """
+        if not self.shares_cores:
+            yield False
+            return
+        place = object()
+        others = bool(_UNDER_WAY)
+        _UNDER_WAY.add(place)
+        try:
+            yield others
+        finally:
+            _UNDER_WAY.discard(place)
 
     def _completed(self, program: Program) -> tuple[Provider, ...]:
         """Return the providers with what TensorRT (untested by this project) must be told of one program."""
@@ -359,18 +410,24 @@ class Sessions:
             tensorrt_for(p, self.source.manifest, program, **facts) if p.name == TENSORRT else p for p in self.providers
         )
 
-    def _session(self, kind: str, layers: tuple[str, ...]) -> Session:
-        """Return the session of one program, opening it the first time."""
+    def _session(self, kind: str, layers: tuple[str, ...], *, beside: bool) -> Session:
+        """Return the session of one program, opening it the first time, and with it that for runs beside others."""
         key = (kind, layers)
-        found = self._open.get(key)
+        opened = self._open_beside if beside else self._open
+        found = opened.get(key)
         if found is not None:
             return found
         device = self.device
         with self._lock:
-            if key not in self._open:
+            if key not in opened:
                 program = self.source.program(kind, layers)
-                self._open[key] = Session(program, self._completed(program), self.threads, device)
-            return self._open[key]
+                providers = self._completed(program)
+                if self._beside is None:
+                    self._open[key] = Session(program, providers, self.threads, device)
+                else:
+                    self._open_beside[key] = Session(program, providers, self._beside, spin=False)
+                    self._open[key] = Session(program, providers, self.threads, spin=True)
+            return opened[key]
 
 
 def _unloadable(ort: Any, asked: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ def open_version(entry: Entry, settings: Settings, stop: threading.Event) -> Ser
             providers=settings.providers,
             precision=settings.precision,
             threads=settings.run_threads,
+            threads_beside=settings.run_threads_beside,
             memory=settings.memory,
         )
         rate = warm(explainer, settings.warm, settings.batch)

@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     # running
     providers: str = "cpu"
     precision: str = "float32"
-    threads: Count | None = None  # within one run; None: as many as there are cores
+    threads: Count | None = (
+        None  # within one run; None: all cores where it begins alone, its lane's share beside another
+    )
     memory: str = "400MB"  # of masked forwards, as `camrt.load` takes it
 
     # safety
@@ -133,15 +135,23 @@ class Settings(BaseSettings):
 
     @property
     def run_threads(self) -> int:
-        """
-        The number of threads within one run: as told, or one for each core this process may use.
+        """The number of threads within one run: as told, or one for each core this process may use."""
+        return self.threads or _cores()
 
-        Threads that are counted wait without spinning (`camrt.session.Session`). Beside a loop and several lanes that is
-        worth a sixth of the requests a second; a lone request takes a tenth longer. With one thread a run, lanes do not
-        take cores from each other: on two cores four clients wait evenly and less, a lone one twice as long.
+    @property
+    def run_threads_beside(self) -> int | None:
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.threads or cores or 1
+        The number of threads within a run that begins beside another: an even share of the cores for each light lane.
+
+        None where `threads` is told, or lanes would share no less than all: then every run is like any other.
+        """
+        share = max(1, _cores() // self.light_lanes)
+        return share if self.threads is None and share < _cores() else None
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
 
 
 def read_settings(told: Mapping[str, Any]) -> Settings:

@@ -108,18 +108,27 @@ def warm(explainer: Explainer, methods: Sequence[str], batch: int) -> float:
 
     Notes
     -----
-    Cost: each method once a size of `sizes`, and a few forwards.
+    Cost: each method once a size of `sizes`, once more where a run beside another has a session of its own, and a few
+    forwards.
     """
     known = [resolve(name).id for name in methods]
     for size in sizes(explainer, batch):
         images = inputs_like(explainer, size)
-        explainer.logits(images)
-        for method in known:
-            try:
-                explainer.explain(images, method=method)
-            except _CANNOT as error:
-                log.info("%s is not warmed up: %s", method, error)
+        _run(explainer, images, known)
+        if explainer.sessions.shares_cores:
+            with explainer.sessions.under_way():
+                _run(explainer, images, known)
     return _rate(explainer, images)
+
+
+def _run(explainer: Explainer, images: npt.NDArray[Any], known: Sequence[str]) -> None:
+    """Run the model and every method that it can give."""
+    explainer.logits(images)
+    for method in known:
+        try:
+            explainer.explain(images, method=method)
+        except _CANNOT as error:
+            log.info("%s is not warmed up: %s", method, error)
 
 
 def _rate(explainer: Explainer, images: npt.NDArray[Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from camrt.errors import NumericError, ProviderError
+from camrt.errors import InputError, NumericError, ProviderError
 from camrt.export.live import open_model
 from camrt.libraries import FILES
 from camrt.providers import CUDA, TENSORRT, parse_providers
@@ -175,6 +176,61 @@ def test_threads_opening_one_program_at_once_share_one_session() -> None:
         answers = list(pool.map(lambda _: sessions.run("forward", (), {"x": x})["logits"], range(64)))
     assert all(np.array_equal(answers[0], answer) for answer in answers)
     assert len(sessions._open) == 1
+
+
+def threads_of(session: Session) -> tuple[int, str]:
+    """Return how many threads a run has, and whether they spin."""
+    options = session._session.get_session_options()
+    return options.intra_op_num_threads, options.get_session_config_entry("session.intra_op.allow_spinning")
+
+
+def test_a_run_beside_another_leaves_it_its_cores_and_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions, other_model = (Sessions(open_model(tiny.gap()), CPU, 3, threads_beside=2) for _ in range(2))
+    feeds = {"x": tiny.images(5)}
+    want = sessions.run("forward", (), feeds)["logits"]
+    ((alone,), (beside,)) = (tuple(opened.values()) for opened in (sessions._open, sessions._open_beside))
+    assert (threads_of(alone), threads_of(beside)) == ((3, "1"), (2, "0"))
+    used = []
+    for session in (alone, beside):
+        monkeypatch.setattr(
+            session, "run", partial(lambda which, run, *asked: used.append(which) or run(*asked), session, session.run)
+        )
+    sessions.run("forward", (), feeds)
+    with other_model.under_way() as others:
+        assert not others
+        got = sessions.run("forward", (), feeds)["logits"]
+    sessions.run("forward", (), feeds)
+    assert used == [alone, beside, alone]
+    assert np.array_equal(got, want)
+
+
+def test_a_run_that_fails_is_under_way_no_more() -> None:
+    sessions = Sessions(open_model(tiny.gap()), CPU, 2, threads_beside=1)
+    with pytest.raises(ProviderError):
+        sessions.run("forward", (), {"x": np.zeros((1, 3, 5, 5), "f4")})
+    with sessions.under_way() as others, sessions.under_way() as more:
+        assert (others, more) == (False, True)
+
+
+def test_every_run_is_like_any_other_unless_told() -> None:
+    sessions = Sessions(open_model(tiny.gap()), CPU, 2)
+    with sessions.under_way(), sessions.under_way() as others:
+        assert not others
+        sessions.run("forward", (), {"x": tiny.images(1)})
+    assert not sessions._open_beside
+    assert [threads_of(session) for session in sessions._open.values()] == [(2, "0")]
+
+
+def test_runs_on_a_device_do_not_share_cores() -> None:
+    sessions = Sessions(open_model(tiny.gap()), parse_providers(["cuda", "cpu"]), threads_beside=1)
+    with sessions.under_way(), sessions.under_way() as others:
+        assert not others
+
+
+@pytest.mark.parametrize("name", ["threads", "threads_beside"])
+def test_a_run_has_a_thread(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
+        Sessions(open_model(tiny.gap()), CPU, **{name: 0})
 
 
 def test_a_feed_of_the_wrong_shape_is_one_clear_error() -> None:

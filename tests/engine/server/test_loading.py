@@ -82,7 +82,8 @@ def test_what_the_settings_say_reaches_the_model_and_its_warming_up(
     monkeypatch.setattr(loading, "warm", lambda explainer, methods, batch: seen.update(warm=(methods, batch)) or 12.5)
     served = opened(repo, "bundle", threads=1, memory="10MB", warm=("fem",), batch=3)
     assert seen == {
-        "providers": "cpu", "precision": "float32", "threads": 1, "memory": "10MB", "warm": (("fem",), 3),
+        "providers": "cpu", "precision": "float32", "threads": 1, "threads_beside": None, "memory": "10MB",
+        "warm": (("fem",), 3),
     }  # fmt: skip
     assert served.rate == 12.5
 

@@ -106,3 +106,21 @@ def test_settings_do_not_change() -> None:
 def test_a_run_has_the_threads_it_is_told_or_one_a_core() -> None:
     assert Settings(threads=3).run_threads == 3
     assert Settings().run_threads == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("cores", "told", "share"), [(16, {}, 8), (16, {"light_lanes": 3}, 5), (2, {"light_lanes": 4}, 1)]
+)
+def test_a_run_beside_another_has_its_lanes_share(
+    cores: int, told: dict[str, int], share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert Settings(**told).run_threads_beside == share  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("cores", "told"), [(1, {}), (16, {"light_lanes": 1}), (16, {"threads": 4})])
+def test_every_run_is_like_any_other_where_there_is_nothing_to_share(
+    cores: int, told: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert Settings(**told).run_threads_beside is None  # type: ignore[arg-type]

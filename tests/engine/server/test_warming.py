@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,28 @@ def test_every_program_of_a_method_is_open_afterwards(monkeypatch: pytest.Monkey
     rate = warm(explainer, ("Grad-CAM", "scorecam"), batch=32)
     assert math.isfinite(rate) and rate > 0
     assert seen == [(n, m) for n in (1, explainer.batch) for m in ("gradcam", "scorecam")]
+
+
+def test_sessions_for_runs_beside_others_are_warmed_up_too() -> None:
+    explainer = load(tiny.gap(), threads=2, threads_beside=1)
+    sizes_run: dict[str, list[int]] = {"alone": [], "beside": []}
+    kept = explainer.sessions._session
+
+    def session(kind: str, layers: tuple[str, ...], *, beside: bool) -> object:
+        found = kept(kind, layers, beside=beside)
+        place = "beside" if beside else "alone"
+
+        def run(feeds: dict[str, np.ndarray], limits: object) -> object:
+            sizes_run[place].append(len(feeds["x"]))
+            return found.run(feeds, limits)
+
+        return SimpleNamespace(run=run)
+
+    explainer.sessions._session = session  # type: ignore[assignment]
+    warm(explainer, ("gradcam",), batch=32)
+    full = explainer.batch
+    assert sizes_run["beside"] == [1, 1, full, full]  # logits and map
+    assert sizes_run["alone"][:4] == [1, 1, full, full]  # then its pace
 
 
 def test_sizes_are_one_and_a_full_run() -> None:
