@@ -6,9 +6,11 @@ In: a `Stage`. Out: rows. Clients and server share the machine's cores: how many
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -119,6 +121,9 @@ def batching(stage: Stage) -> list[Row]:
     """
     Compare a server that joins requests with one that runs them one by one, and its answers with a batch of one.
 
+    Once as it comes, where it joins them only if a run has several threads while lanes are busy, and once with all cores
+    in every run.
+
     Parameters
     ----------
     stage : Stage
@@ -129,30 +134,36 @@ def batching(stage: Stage) -> list[Row]:
     list of Row
         Throughputs, their ratio, and the largest difference of a pixel.
     """
-    kept, alone = stage.folder / "kept.npz", stage.folder / "alone.npz"
-    with (
-        stage.server(batch=1) as single,
-        stage.server() as joined,
-        Worker("camrt in-process", sys.executable, "serve_inside", quiet=not stage.verbose) as inside,
-    ):
-        say(f"batching, {CLIENTS} clients, {stage.rounds} rounds")
+    rows = []
+    alone = stage.folder / "alone.npz"
+    with Worker("camrt in-process", sys.executable, "serve_inside", quiet=not stage.verbose) as inside:
         np.save(stage.folder / "inputs.npy", stage.x)
         inside.ask("load", {"bundle": str(stage.bundle(1)), "inputs": str(stage.folder / "inputs.npy")})
         inside.ask("maps", {"method": METHOD, "file": str(alone)})
-        before = joined.gauges()
-        turns = {
-            name: partial(_pace, stage, server, stage.lasting(BURST), keep=str(kept))
-            for name, server in (("one by one", single), ("joined", joined))
-        }
-        contest(turns, 1)
-        times = contest(turns, stage.rounds)
-        turns["joined"]()  # its answers are the last that were kept
-        after = joined.gauges()
+    for told, settings in (("", {}), (", all cores in every run", {"threads": os.cpu_count() or 1})):
+        with stage.server(batch=1, **settings) as single, stage.server(**settings) as joined:
+            say(f"batching, {CLIENTS} clients{told}, {stage.rounds} rounds")
+            rows += _batching(stage, single, joined, alone, told)
+    return rows
+
+
+def _batching(stage: Stage, single: Server, joined: Server, alone: Path, told: str) -> list[Row]:
+    """Let two servers take turns, and compare the joining one's heatmaps with those of a batch of one."""
+    kept = stage.folder / "kept.npz"
+    before = joined.gauges()
+    turns = {
+        name: partial(_pace, stage, server, stage.lasting(BURST), keep=str(kept))
+        for name, server in (("one by one", single), ("joined", joined))
+    }
+    contest(turns, 1)
+    times = contest(turns, stage.rounds)
+    turns["joined"]()  # its answers are the last that were kept
+    after = joined.gauges()
     given, wanted = np.load(kept), np.load(alone)
     apart = max(float(np.abs(given[name] - wanted[name]).max()) for name in wanted.files)
     sizes = [after[f"camrt_batch_size_{part}"] - before[f"camrt_batch_size_{part}"] for part in ("sum", "count")]
     return [
-        stage.row(f"joined / one by one, {CLIENTS} clients", "x", ratios(times["one by one"], times["joined"])),
+        stage.row(f"joined / one by one, {CLIENTS} clients{told}", "x", ratios(times["one by one"], times["joined"])),
         stage.row("  one by one", "/s", [1 / t for t in times["one by one"]]),
         stage.row("  joined", "/s", [1 / t for t in times["joined"]]),
         stage.row("  images a run, joined", "", sizes[0] / sizes[1]),

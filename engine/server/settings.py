@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         share = max(1, _cores() // self.light_lanes)
         return share if self.threads is None and share < _cores() else None
 
+    @property
+    def run_threads_busy(self) -> int:
+        """The number of threads within a run while all light lanes are busy."""
+        return self.run_threads_beside or self.run_threads
+
 
 def _cores() -> int:
     """Return how many cores this process may use."""

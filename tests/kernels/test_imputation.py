@@ -187,7 +187,6 @@ def test_threads_and_the_memory_they_keep_change_nothing(
     images, missing = rng.random((12, 2, 40, 30)), rng.random((12, 40, 30)) < rng.random((12, 1, 1))
     missing[::2, :20] = False  # so that windows differ in size
     want = impute(images, missing, threads=1)
-    assert_array_equal(impute(images, missing, threads=5), want)  # such small pictures take one thread
     monkeypatch.setattr(imputation, "SMALL", 0)
     for threads in (2, 5, None):
         assert_array_equal(impute(images, missing, threads=threads), want)
@@ -293,6 +292,24 @@ def test_a_row_without_a_known_pixel_is_refused_and_is_nan_on_the_gpu(cupy: Any)
     got = cupy.asnumpy(impute(cupy.asarray(images), cupy.asarray(missing)))
     assert_array_equal(got[0], images[0])
     assert np.isnan(got[1]).all()
+
+
+@pytest.mark.parametrize(("shape", "workers"), [((2, 3, 8, 8), []), ((2, 1, 520, 520), [2])])
+def test_only_large_pictures_are_shared_by_threads(
+    shape: tuple[int, ...], workers: list[int], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    made = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, n: int, name: str) -> None:
+            made.append(n)
+            super().__init__(n, name)
+
+    monkeypatch.setattr(imputation, "ThreadPoolExecutor", Pool)
+    missing = np.zeros((2, *shape[2:]), bool)
+    missing[:, 3, 3] = True
+    impute(rng.random(shape, np.float32), missing, threads=2)
+    assert made == workers
 
 
 def test_what_does_not_converge_is_an_error_and_is_nan_on_the_gpu(

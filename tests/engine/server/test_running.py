@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -115,13 +116,22 @@ def test_what_the_engine_raises_is_everybody_s_to_sort_out(model: Watched) -> No
         (0.1 / SPAN, 1, {"full_runs": True}, 4),
         (0.1 / SPAN, 1, {"full_runs": True, "batch": 2}, 2),
         (0.1 / SPAN, 1, {"delay": 0.5}, 4),
+        (1000.0, 100, {"threads": 1}, 1),  # one thread is kept waiting by nobody
+        (1000.0, 100, {"threads": 1, "full_runs": True}, 4),
     ],
 )
 def test_a_run_is_as_large_as_pays(rate: float, waiting: int, limits: dict[str, Any], want: int) -> None:
     quick = Watched(rate=rate)
     assert quick.explainer.batch == 4
     ticket = ready(quick, ask())
-    assert images_of(ticket, waiting, settings(**{"full_runs": False, **limits})) == want
+    assert images_of(ticket, waiting, settings(**{"full_runs": False, "threads": 2, **limits})) == want
+
+
+@pytest.mark.parametrize(("cores", "want"), [(1, 1), (2, 1), (3, 1), (4, 3), (16, 3)])
+def test_a_run_whose_lane_has_one_core_has_one_image(cores: int, want: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticket = ready(Watched(rate=1000.0), ask())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert images_of(ticket, 9, settings(full_runs=False, light_lanes=2)) == want
 
 
 def test_a_device_is_given_all_that_fits_and_what_is_over_counts_as_one(model: Watched) -> None:
