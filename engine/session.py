@@ -205,9 +205,7 @@ class Session:
         return dict(zip(self.program.outputs, outputs, strict=True))
 
 
-_UNDER_WAY: set[object] = (
-    set()
-)  # runs of models whose runs depend on whether there are others; one step each way is atomic
+_UNDER_WAY: set[object] = set()  # one entry a run, of all models that share cores; a set's own steps are atomic
 
 
 class Sessions:

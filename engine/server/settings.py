@@ -90,9 +90,7 @@ class Settings(BaseSettings):
     # running
     providers: str = "cpu"
     precision: str = "float32"
-    threads: Count | None = (
-        None  # within one run; None: all cores where it begins alone, its lane's share beside another
-    )
+    threads: Count | None = None  # within one run; None: all cores alone, its lane's share beside another
     memory: str = "400MB"  # of masked forwards, as `camrt.load` takes it
 
     # safety
