@@ -221,6 +221,15 @@ def test_every_run_is_like_any_other_unless_told() -> None:
     assert [threads_of(session) for session in sessions._open.values()] == [(2, "0")]
 
 
+@pytest.mark.parametrize("beside", [None, 1])
+def test_another_model_is_run_in_the_same_way(beside: int | None) -> None:
+    sessions = Sessions(open_model(tiny.gap()), CPU, 2, threads_beside=beside)
+    other = sessions.of(open_model(tiny.gap()))
+    other.run("forward", (), {"x": tiny.images(1)})
+    assert [threads_of(session)[0] for session in other._open.values()] == [2]
+    assert [threads_of(session)[0] for session in other._open_beside.values()] == [beside] * (beside is not None)
+
+
 def test_runs_on_a_device_do_not_share_cores() -> None:
     sessions = Sessions(open_model(tiny.gap()), parse_providers(["cuda", "cpu"]), threads_beside=1)
     with sessions.under_way(), sessions.under_way() as others:
