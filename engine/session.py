@@ -242,7 +242,7 @@ class Sessions:
     ) -> None:
         for name, count in (("threads", threads), ("threads_beside", threads_beside)):
             if count is not None and count < 1:
-                raise InputError(f"{name} must be at least 1, got {count}; leave it out for ONNX Runtime's own choice")
+                raise InputError(f"{name} must be at least 1, got {count}; or leave it out")
         self.source = source
         self.providers = providers
         self.precision = precision

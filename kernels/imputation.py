@@ -84,8 +84,8 @@ def impute(
         pixels; at least 1e-6, or 1e-12 for float64.
     threads : int, optional
         How many rows are solved at a time on the host at most; unless told otherwise as many as there are cores, 8 at
-        most. Pictures of up to 2**18 values, 295 x 295 in three channels, are solved one by one, which is faster. The
-        result does not depend on it.
+        most. Pictures of up to 2**18 values, 295 x 295 in three channels, are solved one by one: on two cores two threads
+        took 1.3 times as long for 224 x 224, and 0.8 for 320 x 320. The result does not depend on it.
 
     Returns
     -------

@@ -89,6 +89,7 @@ class Desk:
             providers=providers or told.providers,
             precision=told.precision,
             threads=told.run_threads,
+            threads_beside=told.run_threads_beside,
             memory=told.memory,
         )
         rate = warm(self.explainer, told.warm, told.batch)

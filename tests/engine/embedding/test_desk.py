@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,17 @@ def desk(bundle: Path) -> Iterator[Desk]:
     desk = Desk(bundle, {"threads": "1", **dear})
     yield desk
     desk.close()
+
+
+@pytest.mark.parametrize(("told", "beside"), [({}, 2), ({"threads": "4"}, None)])
+def test_a_desk_shares_the_cores_as_a_server_does(
+    told: dict[str, str], beside: int | None, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    desk = Desk(bundle, told)
+    desk.close()
+    opened = desk.explainer.sessions._open_beside.values()
+    assert {s._session.get_session_options().intra_op_num_threads for s in opened} == ({beside} if beside else set())
 
 
 def test_a_mixture_is_answered_as_each_call_by_itself(
