@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from camrt.server import serving
 from tests.engine.server.running import PATIENCE
 from tests.engine.server.stub import Stub, stub
 
@@ -75,9 +76,79 @@ def test_a_slow_body_is_not_the_fence_s(live: Stub) -> None:
 @pytest.mark.parametrize(
     "part", [b"x: " + b"a" * 2_000_000, b"".join(b"x%d: y\r\n" % i for i in range(200_000))], ids=["long", "many"]
 )
-def test_headers_without_end_are_refused(live: Stub, part: bytes) -> None:
-    answer = talk(live, HEAD, part)
-    assert answer == b"" or split(answer)[0] == 431  # a client that goes on sending may see the connection closed alone
+def test_headers_without_end_are_refused_though_the_client_goes_on_sending(live: Stub, part: bytes) -> None:
+    code, said = split(talk(live, HEAD, part))
+    assert code == 431 and "65536 bytes" in said["error"]
+
+
+def until_closed(opened: socket.socket) -> bytes:
+    """Return what comes until the server closes the connection."""
+    got = b""
+    while data := opened.recv(65536):
+        got += data
+    return got
+
+
+def test_a_client_that_keeps_sending_after_a_refusal_is_closed(live: Stub) -> None:
+    host, port = live.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+        opened.sendall(b"nonsense\r\n\r\n")
+        assert until_closed(opened).startswith(b"HTTP/1.1 400")
+        with pytest.raises(ConnectionError):
+            while True:
+                opened.sendall(b"more")
+                threading.Event().wait(0.01)
+
+
+def test_the_rest_of_an_answered_request_has_the_time_of_headers(live: Stub) -> None:
+    host, port = live.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+        opened.sendall(b"GET /quick HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\na")
+        assert b"quick" in opened.recv(65536)
+        opened.sendall(b"b")  # and then nothing
+        assert until_closed(opened) == b""
+
+
+def test_a_connection_whose_answered_request_ends_is_kept(live: Stub) -> None:
+    host, port = live.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+        for _ in range(2):
+            opened.sendall(b"GET /quick HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\na")
+            assert b"quick" in opened.recv(65536)
+            opened.sendall(b"bcd")
+        threading.Event().wait(0.6)  # twice the time that a rest has
+        opened.sendall(HEAD + b"connection: close\r\n\r\n")
+        assert until_closed(opened).startswith(b"HTTP/1.1 200")
+
+
+def test_it_is_kept_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "KEEP_ALIVE", 1)
+    with stub() as live:
+        host, port = live.host.split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+            opened.sendall(b"GET /quick HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\na")
+            assert b"quick" in opened.recv(65536)
+            opened.sendall(b"bcd")
+            assert until_closed(opened) == b""
+
+
+def test_nonsense_behind_a_request_leaves_it_its_answer() -> None:
+    with stub(header_timeout=0.3) as live:
+        host, port = live.host.split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+            opened.sendall(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert live.begun.acquire(timeout=PATIENCE)
+            opened.sendall(b"nonsense\r\n\r\n")
+            threading.Event().wait(0.6)  # twice the time that a rest has
+            live.go()
+            got = until_closed(opened)
+    assert got.startswith(b"HTTP/1.1 200") and got.endswith(b"slow") and got.count(b"HTTP/1.1") == 1
+
+
+def test_a_broken_body_is_said(live: Stub) -> None:
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    code, said = split(talk(live, head + b"zz\r\n"))
+    assert code == 400 and set(said) == {"error"}
 
 
 @pytest.mark.parametrize(
