@@ -121,8 +121,7 @@ def batching(stage: Stage) -> list[Row]:
     """
     Compare a server that joins requests with one that runs them one by one, and its answers with a batch of one.
 
-    Once as it comes, where it joins them only if a run has several threads while lanes are busy, and once with all cores
-    in every run.
+    Once as it comes, where runs beside each other share the cores, and once with all cores in every run.
 
     Parameters
     ----------

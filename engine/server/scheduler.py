@@ -7,8 +7,9 @@ Who runs when: cheap requests together, dear ones beside them, none after its de
                              (pool)  -> heavy line --one at a time----> explain ---------> done
 
 No asyncio in here: a few threads, and callbacks. Requests whose method is about one run of the model wait in the light
-line; those that can share a run do, and the run is cut up again afterwards. Those that take many forwards wait in the
-heavy line and have threads of their own, on which the engine packs the forwards of all of them into shared chunks
+line; those that can share a run do, and the run is cut up again afterwards. Where so many wait that runs are joined, a
+spare lane runs some, too, and computes while others wait for the interpreter's lock. Those that take many forwards wait
+in the heavy line and have threads of their own, on which the engine packs the forwards of all of them into shared chunks
 (`camrt.planner`). Nothing waits for company unless the settings say so: a batch is what came while the last one ran.
 
 A request ends once: with its answer, an error, at its deadline, or when whoever asked leaves. A run ends early when
@@ -25,6 +26,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 from ..errors import CancelledError
 from .admission import Admission, Outcome
@@ -35,7 +37,7 @@ from .faults import BusyError, UnreadyError
 from .lines import Line
 from .observing import Observer, safely
 from .priority import give_way
-from .running import answers_of, images_of
+from .running import answers_of, images_of, overflows
 from .served import Lease
 from .settings import Settings
 from .tickets import Answer, Done, Run, Ticket, issue, late, lightened, nobody
@@ -43,6 +45,8 @@ from .tickets import Answer, Done, Run, Ticket, issue, late, lightened, nobody
 __all__ = ["Scheduler"]
 
 LATER = 5.0  # seconds until a server that stops may have a successor
+
+Lane = Literal["light", "heavy", "spare"]
 
 log = logging.getLogger("camrt.server")
 
@@ -73,17 +77,15 @@ class Scheduler:
         self.taken = 0  # requests so far
         self._lock = threading.Lock()  # of the lines, of every ticket's fields, and of what follows
         self._lines: dict[bool, Line[Ticket]] = {False: Line(), True: Line()}  # by `Price.heavy`
-        self._ready = {heavy: threading.Condition(self._lock) for heavy in self._lines}
+        self._ready = {lane: threading.Condition(self._lock) for lane in ("light", "heavy", "spare")}
         self._telling = threading.Lock()
         self._held: set[Ticket] = set()
         self._idle = threading.Condition(self._lock)
         self._is_draining = self._is_closed = False
-        lanes = {False: settings.light_lanes, True: settings.heavy_lanes}
+        lanes = {"light": settings.light_lanes, "heavy": settings.heavy_lanes, "spare": settings.spare_lanes}
         self._threads = [
-            threading.Thread(
-                target=self._work, args=[heavy], name=f"camrt-{'heavy' if heavy else 'light'}", daemon=True
-            )
-            for heavy, count in lanes.items()
+            threading.Thread(target=self._work, args=[lane], name=f"camrt-{lane}", daemon=True)
+            for lane, count in lanes.items()
             for _ in range(count)
         ]
         for thread in self._threads:
@@ -254,7 +256,14 @@ class Scheduler:
     def _put(self, ticket: Ticket) -> None:
         """Let a ticket wait for its run; called under the lock."""
         self._lines[ticket.price.heavy].put(ticket)
-        self._ready[ticket.price.heavy].notify()
+        self._ready["heavy" if ticket.price.heavy else "light"].notify()
+        if self._settings.spare_lanes and self._overflows():
+            self._ready["spare"].notify()
+
+    def _overflows(self) -> bool:
+        """Say whether a spare lane should run what waits in the light line; called under the lock."""
+        line = self._lines[False]
+        return len(line) > 0 and overflows(line.first, line.company(line.first), self._settings)
 
     # a request ends ---------------------------------------------------------------------------------------------------
 
@@ -319,15 +328,15 @@ class Scheduler:
 
     # runs -------------------------------------------------------------------------------------------------------------
 
-    def _work(self, heavy: bool) -> None:
-        """Run what waits in one line, until the scheduler is closed: the life of a thread."""
+    def _work(self, lane: Lane) -> None:
+        """Run what waits for a lane, until the scheduler is closed: the life of a thread."""
         give_way()
-        while self._turn(heavy):
+        while self._turn(lane):
             pass
 
-    def _turn(self, heavy: bool) -> bool:
+    def _turn(self, lane: Lane) -> bool:
         """Wait for tickets and run them; nothing of them is kept while the next are waited for."""
-        tickets = self._taken(heavy)
+        tickets = self._taken(lane)
         try:
             if tickets:
                 self._run(tickets)
@@ -338,19 +347,20 @@ class Scheduler:
                 self._free(ticket, "stopped")
         return bool(tickets)
 
-    def _taken(self, heavy: bool) -> list[Ticket]:
+    def _taken(self, lane: Lane) -> list[Ticket]:
         """Take the tickets of the next run; none when the scheduler is closed."""
-        line, ready = self._lines[heavy], self._ready[heavy]
+        heavy = lane == "heavy"
+        line, ready = self._lines[heavy], self._ready[lane]
         with self._lock:
             while not self._is_closed:
-                if len(line):
-                    most = 1 if heavy else images_of(line.first, line.company(line.first), self._settings)
-                    delay = self._settings.delay - (time.monotonic() - line.first.submitted)
-                    if heavy or delay <= 0 or line.company(line.first) >= most:
-                        return line.take(most)
-                    ready.wait(delay)
-                else:
+                if not len(line) or (lane == "spare" and not self._overflows()):
                     ready.wait()
+                    continue
+                most = 1 if heavy else images_of(line.first, line.company(line.first), self._settings)
+                delay = self._settings.delay - (time.monotonic() - line.first.submitted)
+                if heavy or delay <= 0 or line.company(line.first) >= most:
+                    return line.take(most)
+                ready.wait(delay)
         return []
 
     def _run(self, tickets: list[Ticket]) -> None:
@@ -361,7 +371,7 @@ class Scheduler:
                 self._expire(ticket)
         with self._lock:
             live = [ticket for ticket in tickets if not ticket.is_over]
-            run = Run(live, len(live))
+            run = Run(live, len(live), len(self._lines[False]) > 0 and not tickets[0].price.heavy)
             for ticket in live:
                 ticket.run = run
         if not live:

@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         return share if self.threads is None and share < _cores() else None
 
     @property
+    def spare_lanes(self) -> int:
+        """Light lanes more, for joined runs alone (`camrt.server.running.overflows`): one where lanes share the cores."""
+        return int(self.run_threads_beside is not None)
+
+    @property
     def run_threads_busy(self) -> int:
         """The number of threads within a run while all light lanes are busy."""
         return self.run_threads_beside or self.run_threads

@@ -70,10 +70,11 @@ Done = Callable[[Answer | None, BaseException | None], None]
 
 @dataclass(eq=False)
 class Run:
-    """One call of the engine: who shares it, how many still wait for it, and its off switch."""
+    """One call of the engine: who shares it, how many still wait for it, whether runs beside it are due, its off switch."""
 
     tickets: list[Ticket]
     waiting: int
+    is_beside: bool = False
     switch: Cancellation = field(default_factory=Cancellation)
 
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from camrt.errors import CancelledError, NumericError
 from camrt.server.admission import Admission
 from camrt.server.asks import Ask
-from camrt.server.running import SPAN, answers_of, images_of
+from camrt.server.running import SPAN, answers_of, images_of, overflows
 from camrt.server.tickets import Run, Ticket, issue, nobody
 from tests import tiny
 from tests.engine.server.watched import Heard, Watched, ask, rows, settings
@@ -127,11 +127,34 @@ def test_a_run_is_as_large_as_pays(rate: float, waiting: int, limits: dict[str, 
     assert images_of(ticket, waiting, settings(**{"full_runs": False, "threads": 2, **limits})) == want
 
 
-@pytest.mark.parametrize(("cores", "want"), [(1, 1), (2, 1), (3, 1), (4, 3), (16, 3)])
-def test_a_run_whose_lane_has_one_core_has_one_image(cores: int, want: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cores", "waiting", "want"), [(1, 100, 1), (2, 6, 1), (2, 7, 2), (2, 13, 3), (3, 13, 3), (16, 13, 3)]
+)
+def test_where_lanes_share_the_cores_a_spare_one_has_its_share_of_what_waits(
+    cores: int, waiting: int, want: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ticket = ready(Watched(rate=1000.0), ask())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert images_of(ticket, 9, settings(full_runs=False, light_lanes=2)) == want
+    told = settings(full_runs=False, light_lanes=2)
+    assert images_of(ticket, waiting, told) == want
+    assert overflows(ticket, waiting, told) == (want > 1)
+
+
+@pytest.mark.parametrize("limits", [{"full_runs": True}, {"delay": 0.5}])
+def test_runs_that_are_filled_up_anyway_do_not_overflow(limits: dict[str, Any]) -> None:
+    ticket = ready(Watched(rate=1000.0), ask())
+    told = settings(**{"full_runs": False, "light_lanes": 2, **limits})
+    assert images_of(ticket, 100, told) == 4 and not overflows(ticket, 100, told)
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+@pytest.mark.parametrize("method", ["gradcam", None])
+def test_a_run_that_others_wait_behind_leaves_them_cores(method: str | None, is_beside: bool) -> None:
+    model = Watched(threads=2, threads_beside=1)
+    run = run_of(ready(model, ask(method=method)))
+    run.is_beside = is_beside
+    answers_of(run, time.monotonic(), Heard())
+    assert model.beside == [is_beside]
 
 
 def test_a_device_is_given_all_that_fits_and_what_is_over_counts_as_one(model: Watched) -> None:

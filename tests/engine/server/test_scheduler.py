@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import random
 import threading
 import time
@@ -469,6 +470,48 @@ def test_dear_requests_run_at_the_same_time_so_that_the_engine_can_share_their_c
         assert_allclose(got.heatmaps, want.heatmaps, atol=1e-5)
     assert scheduler.drain(PATIENCE)
     scheduler.close()
+
+
+# cores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Scheduler, Watched]]:
+    """Return a scheduler whose two light lanes share two cores and are busy, and what it runs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    watched = Watched(threads=2, threads_beside=1)
+    scheduler = Scheduler(settings(full_runs=False, light_lanes=2))
+    for _ in range(2):
+        hold(watched, scheduler)
+    yield scheduler, watched
+    watched.open.set()
+    assert scheduler.drain(PATIENCE)
+    scheduler.close()
+
+
+@pytest.mark.parametrize("waiting", [6, 7])
+def test_a_spare_lane_runs_where_so_many_wait_that_runs_are_joined(
+    waiting: int, shared: tuple[Scheduler, Watched]
+) -> None:
+    scheduler, watched = shared
+    many = [submit(scheduler, watched, ask(rows(1, seed)))[0] for seed in range(waiting)]
+    if waiting == 7:
+        assert watched.entered.acquire(timeout=PATIENCE)  # while both others are held
+        assert (watched.calls[2], watched.lanes[2]) == (("gradcam", 2), "camrt-spare")
+        assert watched.beside == [False, False, True]  # more waits
+    watched.open.set()
+    for outcome in many:
+        outcome.wait()
+    assert ("camrt-spare" in watched.lanes) == (waiting == 7)
+
+
+def test_a_dear_request_is_not_beside_the_cheap_ones_that_wait(shared: tuple[Scheduler, Watched]) -> None:
+    scheduler, watched = shared
+    for seed in range(3):
+        submit(scheduler, watched, ask(rows(1, seed)))
+    submit(scheduler, watched, ask(rows(1), "scorecam"))
+    assert watched.entered.acquire(timeout=PATIENCE)
+    assert (watched.calls[2], watched.beside[2]) == (("scorecam", 1), False)
 
 
 # room ------------------------------------------------------------------------------------------------------------

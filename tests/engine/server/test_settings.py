@@ -115,7 +115,8 @@ def test_a_run_beside_another_has_its_lanes_share(
     cores: int, told: dict[str, int], share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert Settings(**told).run_threads_beside == share  # type: ignore[arg-type]
+    shared = Settings(**told)  # type: ignore[arg-type]
+    assert (shared.run_threads_beside, shared.spare_lanes) == (share, 1)
 
 
 @pytest.mark.parametrize(("cores", "told"), [(1, {}), (16, {"light_lanes": 1}), (16, {"threads": 4})])
@@ -123,4 +124,5 @@ def test_every_run_is_like_any_other_where_there_is_nothing_to_share(
     cores: int, told: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert Settings(**told).run_threads_beside is None  # type: ignore[arg-type]
+    alike = Settings(**told)  # type: ignore[arg-type]
+    assert (alike.run_threads_beside, alike.spare_lanes) == (None, 0)

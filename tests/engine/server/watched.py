@@ -33,16 +33,22 @@ class Watched:
         What leases are made of.
     calls : list of (str, int)
         Method and images of every call of the engine, in order.
+    lanes : list of str
+        The threads they came from.
+    beside : list of bool
+        Whether runs were under way that leave each other their cores, when they came.
     entered : threading.Semaphore
         Released at every call.
     open : threading.Event
         A call goes on only when this is set, or when it is cancelled; it is, unless `hold` clears it.
     """
 
-    def __init__(self, model: bytes | None = None, rate: float = 1000.0) -> None:
-        self.explainer = camrt.load(model or tiny.mlp(), preprocess="half")
+    def __init__(self, model: bytes | None = None, rate: float = 1000.0, **loading: Any) -> None:
+        self.explainer = camrt.load(model or tiny.mlp(), preprocess="half", **loading)
         self.served = Served("tiny", "1", self.explainer, 0.0, rate)
         self.calls: list[tuple[str, int]] = []
+        self.lanes: list[str] = []
+        self.beside: list[bool] = []
         self.entered = threading.Semaphore(0)
         self.open = threading.Event()
         self.open.set()
@@ -54,6 +60,9 @@ class Watched:
 
     def _pass(self, method: str, images: int, cancel: Cancellation | None) -> None:
         self.calls.append((method, images))
+        self.lanes.append(threading.current_thread().name)
+        with self.explainer.sessions.under_way() as others:
+            self.beside.append(others)
         self.entered.release()
         line = "heavy" if method != "scores" and resolve(method).runs is not None else "light"
         while line in self.held and not self.open.wait(0.01) and not (cancel is not None and cancel.cancelled):
