@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..noise import standard_normal, uniform
 from .changes import Shifted
 
 __all__ = ["shift_of"]
@@ -59,15 +60,12 @@ def shift_of(
     True
     """
     words = (change.seed, image, change.sample, KINDS[change.kind])
-    draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
     if change.kind != "square":
-        noise = draw.standard_normal(shape, np.float32) if change.kind == "gaussian" else draw.random(shape, np.float32)
-        if change.kind == "uniform":
-            noise *= 2
-            noise -= 1
+        noise = (standard_normal if change.kind == "gaussian" else uniform)(shape, *words)
         noise *= np.float32(change.scale)  # in place: fresh memory takes as long as what is written into it
         return noise
     assert x is not None
+    draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
     height, width = shape[:2] if channels_last else shape[1:]
     side = int(draw.integers(max(1, height // 8), max(1, height // 2), endpoint=True))
     tall, wide = min(side, height), min(side, width)
