@@ -15,9 +15,9 @@ from .device import on_host
 
 __all__ = ["content_ids", "standard_normal", "uniform"]
 
-BLOCK = 2**15  # numbers at a time: they stay in the core's cache from one function to the next
-STEP = np.float32(2**-24)
-WORDS = 2**64 - 1
+Floats = npt.NDArray[np.float32]
+
+BLOCK = 2**15  # pairs at a time: they stay in the core's cache from one function to the next
 
 
 def content_ids(x: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
@@ -42,7 +42,7 @@ def content_ids(x: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def standard_normal(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float32]:
+def standard_normal(shape: tuple[int, ...], *words: int, out: Floats | None = None) -> Floats:
     """
     Return standard normal noise that depends on its shape and some numbers.
 
@@ -52,6 +52,8 @@ def standard_normal(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float
         Shape of the noise.
     *words : int
         A seed, an image's hash, a sample's index...: any numbers of at least 0.
+    out : ndarray of float32, C-contiguous, of `shape`, optional
+        Where it is written.
 
     Returns
     -------
@@ -74,25 +76,28 @@ def standard_normal(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float
     True
     """
     count = math.prod(shape)
-    noise = np.empty((2, -(-count // 2)), np.float32)
-    draw = _generator(words)
-    for start in range(0, noise.shape[1], BLOCK):
-        radius, turn = noise[:, start : start + BLOCK]
-        radius[:], turn[:] = _bits(draw, 2 * len(radius)).reshape(2, -1)
-        radius += 1
-        radius *= STEP  # (0, 1]
+    if count % 2:
+        room = np.empty(shape, np.float32) if out is None else out
+        room[...] = standard_normal((count + 1,), *words)[:count].reshape(shape)
+        return room
+    noise = _drawn(shape, words, out)
+    radii, turns = noise.reshape(2, -1)
+    for start in range(0, count // 2, BLOCK):
+        radius, turn = radii[start : start + BLOCK], turns[start : start + BLOCK]
+        np.subtract(1, radius, out=radius)  # (0, 1]
         np.log(radius, out=radius)
         radius *= -2
         np.sqrt(radius, out=radius)
-        turn *= np.float32(math.tau) * STEP
-        across = np.cos(turn)
+        turn *= np.float32(math.tau)
+        beside = np.cos(turn)
+        beside *= radius
         np.sin(turn, out=turn)
         turn *= radius
-        radius *= across
-    return noise.reshape(-1)[:count].reshape(shape)
+        radius[:] = beside
+    return noise
 
 
-def uniform(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float32]:
+def uniform(shape: tuple[int, ...], *words: int, out: Floats | None = None) -> Floats:
     """
     Return evenly distributed noise that depends on its shape and some numbers.
 
@@ -102,6 +107,8 @@ def uniform(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float32]:
         Shape of the noise.
     *words : int
         As in `standard_normal`.
+    out : ndarray of float32, C-contiguous, of `shape`, optional
+        Where it is written.
 
     Returns
     -------
@@ -113,24 +120,18 @@ def uniform(shape: tuple[int, ...], *words: int) -> npt.NDArray[np.float32]:
     >>> bool((abs(uniform((100,), 3)) <= 1).all())
     True
     """
-    count = math.prod(shape)
-    noise = np.empty(count, np.float32)
-    draw = _generator(words)
-    for start in range(0, count, BLOCK):
-        part = noise[start : start + BLOCK]
-        part[:] = _bits(draw, len(part))
-        part *= 2 * STEP
-        part -= 1
-    return noise.reshape(shape)
+    noise = _drawn(shape, words, out)
+    noise *= 2
+    noise -= 1
+    return noise
 
 
-def _generator(words: tuple[int, ...]) -> np.random.Generator:
-    """Return a stream of random bits that depends on some numbers."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))
-
-
-def _bits(draw: np.random.Generator, count: int) -> npt.NDArray[np.int32]:
-    """Return whole numbers of 24 random bits; two are made of one of 64, which is the quickest that leaves the lock."""
-    words = draw.integers(0, WORDS, -(-count // 2), np.uint64, endpoint=True).view(np.uint32)[:count]
-    words >>= 8
-    return words.view(np.int32)
+def _drawn(shape: tuple[int, ...], words: tuple[int, ...], out: Floats | None) -> Floats:
+    """Return numbers in [0, 1), in steps of 2**-24, that depend on some numbers; without the interpreter's lock."""
+    noise = np.empty(shape, np.float32) if out is None else out
+    if not noise.flags.c_contiguous:  # the generator takes other orders too, pairs do not
+        raise ValueError("out must be C-contiguous")
+    drawn: Floats = np.random.Generator(np.random.SFC64(np.random.SeedSequence(words))).random(
+        shape, np.float32, out=noise
+    )
+    return drawn

@@ -27,7 +27,7 @@ from ..noise import standard_normal
 from .changes import Change, Clean, Cropped, Imputed, Masked, Order, Shifted, Substrate, Swapped, Whole
 from .cropping import crop_and_resize, largest_box
 from .model import Model, hidden_of
-from .shifting import shift_of
+from .shifting import channel_mean, shift_of
 
 __all__ = ["Pictures", "Row"]
 
@@ -399,22 +399,26 @@ def _add_noise(picture: Array, missing: Array, noise: Array, *, channels_last: b
 
 
 def _fill_shifted(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:
-    """Write pictures with noise added or subtracted; several threads draw it, each that of one row."""
+    """Write pictures with noise added or subtracted; several threads draw it, each that of one row, in place on a CPU."""
     x, last = pictures.x, pictures.model.channels_last
     host = pictures.host if any(row.change.kind == "square" for row in rows) else None  # type: ignore[union-attr]
+    is_here = isinstance(buffer, np.ndarray) and x.dtype == np.float32
 
-    def draw(row: Row) -> tuple[Array, Array]:
+    def draw(row: Row, place: int) -> Array:
         assert isinstance(row.change, Shifted)
-        shown = None if host is None else host[row.image]
-        shift = shift_of(row.change, x.shape[1:], int(pictures.ids[row.image]), shown, channels_last=last)
-        return shift, shift.mean(-1 if last else 0, dtype=np.float64) if row.change.sign < 0 else shift
-
-    for place, (row, (shift, mean)) in enumerate(zip(rows, pictures.pool.map(draw, rows), strict=True)):
-        assert isinstance(row.change, Shifted)
+        shown, room = None if host is None else host[row.image], buffer[place] if is_here else None
+        shift = shift_of(row.change, x.shape[1:], int(pictures.ids[row.image]), shown, channels_last=last, out=room)
         if row.change.sign < 0:
-            pictures.shift_means[row.change, row.image] = mean
-        moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
-        buffer[place] = _typed(moved, x)
+            pictures.shift_means[row.change, row.image] = channel_mean(shift, channels_last=last)
+        if room is not None:
+            (np.add if row.change.sign > 0 else np.subtract)(x[row.image], shift, out=room)
+        return shift
+
+    for place, (row, shift) in enumerate(zip(rows, pictures.pool.map(draw, rows, range(len(rows))), strict=True)):
+        assert isinstance(row.change, Shifted)
+        if not is_here:
+            moved = x[row.image] + row.change.sign * namespace(x).asarray(shift)
+            buffer[place] = _typed(moved, x)
 
 
 def _fill_cropped(pictures: Pictures, buffer: Array, rows: Sequence[Row]) -> None:

@@ -18,7 +18,7 @@ from .case import Case
 from .changes import Change, Clean, Shifted
 from .model import Judged
 from .plain import Explain, judged
-from .shifting import shift_of
+from .shifting import channel_mean, shift_of
 from .table import Field, Metric, register
 
 __all__ = ["infidelity", "infidelity_from", "max_sensitivity"]
@@ -240,7 +240,7 @@ def infidelity_values(case: Case, *, variant: str, samples: int, scale: float, s
             mean = case.shift_means.get((change, i))
             if mean is None:
                 shift = shift_of(change, case.x.shape[1:], int(image), picture, channels_last=last)
-                mean = shift.mean(-1 if last else 0, dtype=np.float64)
+                mean = channel_mean(shift, channels_last=last)
             products[i, j] = (mean * heat[i]).sum()
     clean = case.scores[Clean()].p
     drops = np.stack([clean - case.scores[change].p for change in changes], axis=1)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..noise import standard_normal, uniform
 from .changes import Shifted
 
-__all__ = ["shift_of"]
+__all__ = ["channel_mean", "shift_of"]
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,13 @@ KINDS = {"gaussian": 0, "uniform": 1, "square": 2}  # each has a stream of its o
 
 
 def shift_of(
-    change: Shifted, shape: tuple[int, ...], image: int, x: Array | None, *, channels_last: bool = False
+    change: Shifted,
+    shape: tuple[int, ...],
+    image: int,
+    x: Array | None,
+    *,
+    channels_last: bool = False,
+    out: Array | None = None,
 ) -> Array:
     """
     Return the array that a change adds to a picture, before its sign.
@@ -40,6 +46,8 @@ def shift_of(
         The picture, on the host; a "square" shows it, noise does not need it.
     channels_last : bool
         Which of the axes are rows and columns.
+    out : ndarray of float32, C-contiguous, of `shape`, optional
+        Where noise is written; a square is an array of its own.
 
     Returns
     -------
@@ -61,8 +69,8 @@ def shift_of(
     """
     words = (change.seed, image, change.sample, KINDS[change.kind])
     if change.kind != "square":
-        noise = (standard_normal if change.kind == "gaussian" else uniform)(shape, *words)
-        noise *= np.float32(change.scale)  # in place: fresh memory takes as long as what is written into it
+        noise = (standard_normal if change.kind == "gaussian" else uniform)(shape, *words, out=out)
+        noise *= np.float32(change.scale)
         return noise
     assert x is not None
     draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
@@ -76,3 +84,28 @@ def shift_of(
     square: Array = np.zeros(shape, x.dtype)
     square[place] = x[place]
     return square
+
+
+def channel_mean(shift: Array, *, channels_last: bool = False) -> Array:
+    """
+    Return the mean of an array's channels: what is multiplied by a map that they share evenly.
+
+    Parameters
+    ----------
+    shift : ndarray, shape (C, H, W) or (H, W, C)
+        As `shift_of` returns it.
+    channels_last : bool
+        Whether channels come last.
+
+    Returns
+    -------
+    ndarray, shape (H, W)
+        In float32, or float64 where `shift` is.
+
+    Examples
+    --------
+    >>> channel_mean(np.array([[[1, 2]], [[3, 6]]], np.uint8)).tolist()
+    [[2.0, 4.0]]
+    """
+    mean: Array = shift.mean(-1 if channels_last else 0, dtype=np.result_type(shift, np.float32))
+    return mean

@@ -10,7 +10,7 @@ import pytest
 from camrt import noise
 from camrt.noise import standard_normal, uniform
 
-SHAPES = [(), (0,), (1,), (7,), (3, 5, 5), (2, noise.BLOCK), (2 * noise.BLOCK + 3,), (200, 1000)]
+SHAPES = [(), (0,), (1,), (2,), (7,), (3, 5, 5), (2, noise.BLOCK), (2 * noise.BLOCK + 3,), (200, 1000)]
 
 
 def normal_below(z: float) -> float:
@@ -42,12 +42,34 @@ def test_every_number_of_a_shape_is_drawn_and_no_two_blocks_are_the_same(made, s
     assert len(np.unique(drawn)) >= 0.98 * drawn.size  # of 24 random bits each, some are the same by chance
 
 
-@pytest.mark.parametrize("block", [2, 64, 2**20])
+@pytest.mark.parametrize("made", [standard_normal, uniform])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_written_where_it_is_wanted(made, shape):
+    room = np.full((2, *shape), 7, np.float32)
+    assert np.shares_memory(made(shape, 5, out=room[0, ...]), room) or not room.size
+    np.testing.assert_array_equal(room[0], made(shape, 5))
+    assert (room[1] == 7).all()
+
+
+@pytest.mark.parametrize("out", [np.zeros((4, 3), np.float32), np.zeros((3, 4)), np.zeros((4, 3), np.float32).T])
+def test_what_it_cannot_be_written_into_is_refused(out):
+    for made in (standard_normal, uniform):
+        with pytest.raises((TypeError, ValueError)):
+            made((3, 4), 5, out=out)
+    assert not out.any()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
-def test_normal_noise_is_normal_however_it_is_cut(block, seed, monkeypatch):
-    monkeypatch.setattr(noise, "BLOCK", block)
-    values = np.sort(standard_normal((4000 if block == 2 else 40_000,), seed).astype(np.float64))
+def test_normal_noise_is_normal(seed):
+    values = np.sort(standard_normal((40_000,), seed).astype(np.float64))
     assert distance(values, [normal_below(z) for z in values]) < 1.95  # one in a thousand is beyond
+
+
+@pytest.mark.parametrize("block", [1, 3, 64, 2**20])
+def test_normal_noise_does_not_depend_on_how_it_is_cut(block, monkeypatch):
+    whole = standard_normal((9, 111), 4)
+    monkeypatch.setattr(noise, "BLOCK", block)
+    np.testing.assert_allclose(standard_normal((9, 111), 4), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_normal_noise_has_normal_moments_and_pairs_that_have_nothing_in_common():
@@ -61,14 +83,13 @@ def test_normal_noise_has_normal_moments_and_pairs_that_have_nothing_in_common()
         assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(half)
 
 
-def test_the_least_and_the_largest_bits_give_finite_noise(monkeypatch):
-    """The radius is 0 at most bits and 5.77 at none; the turn never reaches a whole one."""
-    for bits in (0, 2**24 - 1):
-        monkeypatch.setattr(noise, "_bits", lambda draw, count, bits=bits: np.full(count, bits, np.int32))
-        values = standard_normal((6,), 0)
-        assert np.isfinite(values).all()
-        assert abs(np.abs(values).max() - (0 if bits else math.sqrt(48 * math.log(2)))) < 1e-3
-        assert (uniform((3,), 0) == (1 - 2**-23 if bits else -1)).all()
+@pytest.mark.parametrize(("drawn", "farthest"), [(0.0, 0.0), (1 - 2**-24, math.sqrt(48 * math.log(2)))])
+def test_the_least_and_the_largest_draw_give_finite_noise(drawn, farthest, monkeypatch):
+    monkeypatch.setattr(noise, "_drawn", lambda shape, *rest: np.full(shape, drawn, np.float32))
+    values = standard_normal((6,), 0)
+    assert np.isfinite(values).all()
+    assert abs(np.abs(values).max() - farthest) < 1e-5
+    assert (uniform((3,), 0) == (1 - 2**-23 if drawn else -1)).all()
 
 
 def test_uniform_noise_is_even():

@@ -60,7 +60,7 @@ def noise(monkeypatch):
     """Let camrt draw the recorded noise."""
     place = {int(number): i for i, number in enumerate(content_ids(X3))}
 
-    def recorded(change, shape, image, x, *, channels_last=False):
+    def recorded(change, shape, image, x, *, channels_last=False, out=None):
         return PEERS["noise"][place[image], change.sample]
 
     for module in (filling, robustness):

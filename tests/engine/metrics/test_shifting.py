@@ -8,7 +8,7 @@ import pytest
 from camrt.metrics.changes import Shifted
 from camrt.metrics.filling import Pictures
 from camrt.metrics.model import Model
-from camrt.metrics.shifting import shift_of
+from camrt.metrics.shifting import channel_mean, shift_of
 
 X = np.random.default_rng(0).normal(size=(3, 40, 24)).astype(np.float32)
 
@@ -82,3 +82,32 @@ def test_the_smallest_pictures_have_squares_of_a_pixel():
 
     assert sizes(1) == sizes(2) == {1}
     assert sizes(4) == {1, 4}
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_noise_in_the_picture_s_own_memory_is_the_noise_apart(kind, sign):
+    """Float32 pictures on the host are written in place; others, here float64, are not."""
+    pair, change = np.stack([X, 2 * X]), Shifted(kind, 0.3, 3, 1, sign)
+    ids, heats = np.array([5, 9], np.uint64), [np.zeros((2, 40, 24), np.float32)]
+    noise = [shift_of(change, X.shape, image, None) for image in (5, 9)]
+    for dtype in (np.float32, np.float64):
+        pictures = Pictures(pair.astype(dtype), heats, ids, Model(lambda x: x[:, 0, 0]))
+        given = pictures.x.copy()
+        assert np.array_equal(
+            pictures.of(change), np.stack([pair[i].astype(dtype) + sign * noise[i] for i in range(2)])
+        )
+        assert np.array_equal(pictures.x, given)
+        means = {image: noise[image].mean(0, dtype=np.float64) for image in range(2)} if sign < 0 else {}
+        assert [image for _, image in sorted(pictures.shift_means, key=lambda key: key[1])] == list(means)
+        for image, mean in means.items():
+            np.testing.assert_allclose(pictures.shift_means[change, image], mean, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+def test_the_mean_of_channels_is_of_at_least_single_precision(dtype, last):
+    values = np.random.default_rng(1).integers(0, 256, (3, 4, 5)).astype(dtype)
+    mean = channel_mean(np.moveaxis(values, 0, -1) if last else values, channels_last=last)
+    assert mean.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    np.testing.assert_allclose(mean, values.astype(np.float64).mean(0), rtol=1e-6)
