@@ -25,8 +25,10 @@ from ..plans import MASK_SPACES
 from ..targets import Target
 from ..words import match
 from .asks import Ask, Wish
+from .decoding import blaming
 from .documents import said
 from .faults import TooLargeError, UnsupportedError
+from .pictures import check_beginning
 
 if TYPE_CHECKING:
     from .served import Served
@@ -277,6 +279,8 @@ def make_ask(
         If there is no image, or an array has another shape or type.
     TooLargeError
         If there are more images, pixels or targets than allowed, or the answer would be larger.
+    ImageError, MediaTypeError
+        If a picture begins like none, or like one of a format that is not taken.
     TargetError
         If a target does not exist.
 
@@ -293,6 +297,10 @@ def make_ask(
         _check_array(images, served, settings)
     elif not all(images):
         raise InputError("a picture is empty (0 bytes); send the content of an image file")
+    else:
+        for place, content in enumerate(images):
+            with blaming(place, count):
+                check_beginning(content)
     targets = read_targets(target, count, served, settings)
     ask = Ask(images, targets, wish, timeout)
     height, width = served.explainer.preprocess.size

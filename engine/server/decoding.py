@@ -21,7 +21,7 @@ from .asks import Ask
 from .pictures import decode_picture
 from .settings import Settings
 
-__all__ = ["bytes_of", "is_quick", "prepare_next"]
+__all__ = ["blaming", "bytes_of", "is_quick", "prepare_next"]
 
 INLINE = 4 * 2**20  # bytes of prepared inputs that are checked by whoever submits: 0.2 ms a MB, a thread takes as long
 
@@ -55,7 +55,7 @@ def prepare_next(ask: Ask, parts: list[Prepared], preprocess: Preprocess, settin
     if isinstance(ask.images, np.ndarray):
         return prepare(ask.images, preprocess, max_pixels=most)
     place = len(parts)
-    with _blaming(place, ask.count):
+    with blaming(place, ask.count):
         picture = decode_picture(ask.images[place], settings)
         parts.append(prepare([picture], preprocess, max_pixels=most))
     if place + 1 < ask.count:
@@ -107,8 +107,17 @@ def bytes_of(ask: Ask, preprocess: Preprocess) -> int:
 
 
 @contextmanager
-def _blaming(place: int, count: int) -> Iterator[None]:
-    """Let an error say which of several pictures it is about."""
+def blaming(place: int, count: int) -> Iterator[None]:
+    """
+    Let an error say which of several pictures it is about.
+
+    Parameters
+    ----------
+    place : int
+        Which, from 0.
+    count : int
+        Of how many.
+    """
     try:
         yield
     except InputError as error:

@@ -21,7 +21,7 @@ from .faults import MediaTypeError, TooLargeError
 if TYPE_CHECKING:
     from .settings import Settings
 
-__all__ = ["FORMATS", "decode_picture"]
+__all__ = ["FORMATS", "check_beginning", "decode_picture"]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -48,6 +48,36 @@ _OTHERS = {  # how files of formats begin that are pictures, but not taken
     b"P6\n": "PPM",
     b"<svg": "SVG",
 }
+
+
+def check_beginning(content: bytes) -> None:
+    """
+    Refuse by its first bytes what is no picture that is taken, before it waits for anything.
+
+    Parameters
+    ----------
+    content : bytes
+        What came.
+
+    Raises
+    ------
+    MediaTypeError
+        If it begins like a picture of another format.
+    ImageError
+        If it begins like none.
+
+    Examples
+    --------
+    >>> check_beginning(bytes.fromhex("89504e470d0a1a0a"))
+    """
+    other = next((name for start, name in _OTHERS.items() if content.startswith(start)), None)
+    if content[4:8] == b"ftyp":
+        other = "AVIF, HEIC or video"
+    if other is not None:
+        raise MediaTypeError(f"{other} files are not taken; send a JPEG, PNG or WebP")
+    is_webp = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
+    if not (is_webp or content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))):
+        raise ImageError("the bytes: not a picture; give a JPEG, PNG or WebP file")
 
 
 def decode_picture(content: bytes, settings: Settings) -> npt.NDArray[np.uint8]:
@@ -82,11 +112,7 @@ def decode_picture(content: bytes, settings: Settings) -> npt.NDArray[np.uint8]:
     would not be the one that `camrt.Explainer.explain` makes of the same file; so it is not.
     Of the several pictures in an MPO, which telephones write as .jpg, the first is taken, as everywhere.
     """
-    other = next((name for start, name in _OTHERS.items() if content.startswith(start)), None)
-    if content[4:8] == b"ftyp":
-        other = "AVIF, HEIC or video"
-    if other is not None:
-        raise MediaTypeError(f"{other} files are not taken; send a JPEG, PNG or WebP")
+    check_beginning(content)
     try:
         return decode(
             content, max_pixels=settings.max_pixels, formats=FORMATS, check=partial(_check, settings=settings)

@@ -22,6 +22,7 @@ from tests import tiny
 from tests.engine.server.small import of_pixels, served
 
 SETTINGS = Settings()
+PICTURE = b"\x89PNG\r\n\x1a\n"
 IMAGES = tiny.images(2)
 
 
@@ -270,6 +271,9 @@ def test_an_ask_holds_what_was_given() -> None:
         ((), "there is no image"),
         (IMAGES[:0], "there is no image"),
         ((b"x", b""), "a picture is empty"),
+        ((b"{}",), "^the bytes: not a picture; give a JPEG, PNG or WebP"),
+        ((PICTURE, b"RIFF....AVI "), "^image 1 of 2: the bytes: not a picture"),
+        ((PICTURE, b"GIF89a"), "^image 1 of 2: GIF files are not taken"),
         (IMAGES[:, :2], "prepared input has shape Nx3x12x10; got Nx2x12x10"),
         (IMAGES.transpose(0, 2, 3, 1), "got Nx12x10x3"),
         (IMAGES[0], "got Nx12x10"),
@@ -284,6 +288,12 @@ def test_images_that_do_not_fit_are_refused(images: Any, message: str) -> None:
         ask(images)
 
 
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n....", b"RIFF....WEBPVP8 "])
+def test_what_begins_like_a_picture_is_decoded_later(start: bytes) -> None:
+    made = make_ask((start, start), None, None, 2.0, served(), SETTINGS)
+    assert made.images == (start, start)
+
+
 def test_a_model_of_pixels_takes_them_prepared_or_as_pictures() -> None:
     for shape in ((2, 3, *tiny.SIZE), (1, 7, 9, 3)):
         images = np.zeros(shape, np.uint8)
@@ -294,7 +304,7 @@ def test_a_model_of_pixels_takes_them_prepared_or_as_pictures() -> None:
     ("images", "target", "limits", "message"),
     [
         (tiny.images(3), None, {"max_images": 2}, "3 images were sent; 2 are allowed"),
-        ((b"x",) * 3, None, {"max_images": 2}, "3 images were sent; 2 are allowed"),
+        ((PICTURE,) * 3, None, {"max_images": 2}, "3 images were sent; 2 are allowed"),
         (np.zeros((1, 5, 5, 3), np.uint8), None, {"max_pixels": 24}, "5 x 5 pixels; 24,"),
         (np.zeros((1, 1, 9, 3), np.uint8), None, {"max_side": 8}, "9 x 1 pixels"),
         (IMAGES, [[1] * 3] * 2, {"max_targets": 2}, "3 targets; 2 are allowed"),

@@ -108,7 +108,7 @@ def test_a_request_in_json_is_the_same_request(nested: bool) -> None:
 
 
 def test_encoded_pictures_come_as_bytes_or_as_base64() -> None:
-    files = (b"\xff\xd8\xff one", b"\x89PNG two")
+    files = (b"\xff\xd8\xff one", b"\x89PNG\r\n\x1a\n two")
     tail = b"".join(struct.pack("<I", len(file)) + file for file in files)
     binary = {"name": "image", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     text = {

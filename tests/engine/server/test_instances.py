@@ -24,7 +24,7 @@ from tests.engine.server.small import of_pixels, served
 SETTINGS = Settings()
 X = tiny.images(2)
 LISTS: list[Any] = X.tolist()
-FILES = (b"\xff\xd8\xff one", b"\x89PNG two")
+FILES = (b"\xff\xd8\xff one", b"\x89PNG\r\n\x1a\n two")
 B64 = [{"b64": base64.b64encode(file).decode()} for file in FILES]
 
 

@@ -134,6 +134,12 @@ def test_a_body_that_is_no_picture_is_refused(client: Client, body: bytes) -> No
     assert client.post("/explain", content=body).status_code == 400
 
 
+def test_no_picture_is_no_picture_however_short_its_time(client: Client) -> None:
+    """What can be told by the first bytes is told before the deadline can pass."""
+    assert client.post("/explain?timeout=1e-7", content=b"no picture").status_code == 400
+    assert client.post("/explain?timeout=1e-7", content=b"GIF89a").status_code == 415
+
+
 def test_an_answer_nobody_accepts_is_refused_before_it_is_made(client: Client, photo: bytes) -> None:
     answer = client.post("/explain", content=photo, headers={"accept": "text/csv"})
     assert answer.status_code == 406 and "application/json" in answer.json()["error"]
