@@ -88,6 +88,7 @@ def test_what_a_budget_left_out_is_said(model: Path, picture: Path, tmp_path: Pa
 INTERRUPTED = """
 import os, signal, sys
 from camrt import cli, session
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
 run = session.Sessions.run_unchecked
 def interrupted(sessions, kind, *arguments):
     if kind == "forward":
