@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from camrt.server import serving
+from camrt.server import fence, serving
 from tests.engine.server.running import PATIENCE
 from tests.engine.server.stub import Stub, stub
 
@@ -98,6 +98,25 @@ def test_a_client_that_keeps_sending_after_a_refusal_is_closed(live: Stub) -> No
             while True:
                 opened.sendall(b"more")
                 threading.Event().wait(0.01)
+
+
+def test_what_follows_a_refusal_is_thrown_away_and_resets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, refuse = list[int](), fence._Fence._refuse
+
+    def noted(connection: fence._Fence, code: int, text: str) -> None:
+        refused.append(code)
+        refuse(connection, code, text)
+
+    monkeypatch.setattr(fence._Fence, "_refuse", noted)
+    with stub(header_timeout=PATIENCE) as live:
+        host, port = live.host.split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as opened:
+            opened.sendall(b"nonsense\r\n\r\n")
+            assert until_closed(opened).count(b"HTTP/1.1 400") == 1
+            for _ in range(5):
+                opened.sendall(b"nonsense\r\n\r\n")
+                threading.Event().wait(0.02)  # a reset would have come back before the last
+    assert refused == [400]
 
 
 def test_the_rest_of_an_answered_request_has_the_time_of_headers(live: Stub) -> None:

@@ -505,6 +505,17 @@ def test_a_spare_lane_runs_where_so_many_wait_that_runs_are_joined(
     assert ("camrt-spare" in watched.lanes) == (waiting == 7)
 
 
+def test_a_spare_lane_leaves_the_rest_to_the_others(shared: tuple[Scheduler, Watched]) -> None:
+    scheduler, watched = shared
+    watched.free = {"camrt-spare"}
+    many = []
+    for more in (7, 2):  # each time seven wait, and two of them run
+        many += [submit(scheduler, watched, ask(rows(1, seed)))[0] for seed in range(more)]
+        for _ in range(2):
+            many.pop(0).wait()
+    assert watched.calls[2:] == [("gradcam", 2), ("gradcam", 2)]
+
+
 def test_a_dear_request_is_not_beside_the_cheap_ones_that_wait(shared: tuple[Scheduler, Watched]) -> None:
     scheduler, watched = shared
     for seed in range(3):

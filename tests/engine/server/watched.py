@@ -53,6 +53,7 @@ class Watched:
         self.open = threading.Event()
         self.open.set()
         self.held = {"light", "heavy"}
+        self.free: set[str] = set()  # names of threads that are never held
         self.leases: list[Lease] = []
         self.explain, self.logits = self.explainer.explain, self.explainer.logits  # the engine itself
         replaced: Any = self.explainer
@@ -65,7 +66,8 @@ class Watched:
             self.beside.append(others)
         self.entered.release()
         line = "heavy" if method != "scores" and resolve(method).runs is not None else "light"
-        while line in self.held and not self.open.wait(0.01) and not (cancel is not None and cancel.cancelled):
+        held = line in self.held and threading.current_thread().name not in self.free
+        while held and not self.open.wait(0.01) and not (cancel is not None and cancel.cancelled):
             pass
 
     def _explain(self, images: Any, *, cancel: Cancellation | None = None, **asked: Any) -> Any:
